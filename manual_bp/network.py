@@ -1,0 +1,280 @@
+"""A network is a graph of named steps; running it gives the trace of one forward and backward pass.
+
+The description holds no weights and no state, so that the same description builds the hand-written pass here and
+the torch.nn one in ``manual_bp_torch.build``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from manual_bp.errors import ManualBPError
+from manual_bp.nn._layer import Array, Layer, Loss, Optimizer
+from manual_bp.trace import GRAD, NEW, Equation, Mutation, Quantity, Run, Trace, bit_identical
+
+INPUT = "x"
+TARGET = "y"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One step: its name (the symbol of its output), its layer, and the names of the steps it reads."""
+
+    name: str
+    layer: Layer
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A graph of steps that ends in a loss.
+
+    Attributes
+    ----------
+    name, title
+        What it is called on the command line, and one line that says what it is.
+    nodes
+        The steps in execution order; each may read ``x`` and any earlier step.
+    loss, loss_name
+        The loss, applied to the last step's output and the target ``y``.
+    input_shape
+        Shape of one example, channels first.
+    optimizer
+        If given, one update step is part of the trace (``NAME.new``).
+    symbols, equations
+        By quantity: how it is written, and the formula it satisfies.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    loss: Loss
+    input_shape: tuple[int, ...]
+    loss_name: str = "loss"
+    title: str = ""
+    optimizer: Optimizer | None = None
+    symbols: Mapping[str, str] = field(default_factory=dict)
+    equations: Mapping[str, Equation] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = {INPUT}
+        for node in self.nodes:
+            if node.name in known or node.name == self.loss_name:
+                raise ManualBPError(f"network {self.name!r} has two steps named {node.name!r}", hint="rename one of them")
+            unknown = [name for name in node.inputs if name not in known]
+            if unknown:
+                raise ManualBPError(
+                    f"step {node.name!r} of network {self.name!r} reads {unknown[0]!r}, which no earlier step produces",
+                    hint="list the steps in execution order",
+                )
+            if len(node.inputs) != node.layer.n_inputs:
+                raise ManualBPError(
+                    f"step {node.name!r} of network {self.name!r} has {len(node.inputs)} inputs, "
+                    f"its {type(node.layer).__name__} takes {node.layer.n_inputs}"
+                )
+            known.add(node.name)
+        if not self.nodes:
+            raise ManualBPError(f"network {self.name!r} has no steps")
+
+    # ------------------------------------------------------------------ structure
+
+    @property
+    def output(self) -> str:
+        """Name of the step whose output the loss reads."""
+        return self.nodes[-1].name
+
+    def node(self, name: str) -> Node:
+        """The step of that name (KeyError if there is none)."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def consumers(self, name: str) -> tuple[str, ...]:
+        """Names of the steps that read the output of ``name`` (the loss included), in forward order."""
+        found = tuple(node.name for node in self.nodes if name in node.inputs)
+        return (*found, self.loss_name) if name == self.output else found
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all trained parameters, by ``step.parameter``."""
+        return {f"{n.name}.{p}": s for n in self.nodes for p, s in n.layer.parameter_shapes().items()}
+
+    def buffer_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all buffers, by ``step.buffer``."""
+        return {f"{n.name}.{p}": s for n in self.nodes for p, s in n.layer.buffer_shapes().items()}
+
+    def initial(self, rng: np.random.Generator, dtype: npt.DTypeLike = np.float64) -> dict[str, Array]:
+        """Parameters and buffers from torch's default distributions."""
+        return {f"{n.name}.{p}": a for n in self.nodes for p, a in n.layer.initial(rng, dtype).items()}
+
+    def with_layer(self, step: str, layer: Layer | Loss) -> Network:
+        """The same network with one step's layer (or the loss) exchanged, a faulty one for instance."""
+        if step == self.loss_name:
+            if not isinstance(layer, Loss):
+                raise TypeError(f"step {step!r} is the loss; {type(layer).__name__} is not one")
+            return replace(self, loss=layer)
+        if not isinstance(layer, Layer):
+            raise TypeError(f"step {step!r} is a layer; {type(layer).__name__} is not one")
+        nodes = tuple(replace(n, layer=layer) if n.name == step else n for n in self.nodes)
+        return replace(self, nodes=nodes)
+
+    def quantities(self) -> tuple[Quantity, ...]:
+        """Every quantity of one pass in execution order: forward, backward, update."""
+        return tuple(self._quantities())
+
+    def _quantities(self) -> Iterator[Quantity]:
+        make = self._quantity
+        yield make(INPUT, "value", INPUT)
+        for node in self.nodes:
+            for parameter in (*node.layer.parameter_shapes(), *node.layer.buffer_shapes()):
+                yield make(f"{node.name}.{parameter}", "parameter", node.name)
+            yield make(node.name, "value", node.name)
+        yield make(self.loss_name, "value", self.loss_name)
+        yield make(self.output + GRAD, "gradient", self.loss_name)
+        for node in reversed(self.nodes):
+            for parameter in node.layer.parameter_shapes():
+                yield make(f"{node.name}.{parameter}{GRAD}", "parameter_gradient", node.name)
+            for name in dict.fromkeys(node.inputs):
+                # a gradient is complete once its first consumer in forward order has run backward
+                if self.consumers(name)[0] == node.name:
+                    yield make(name + GRAD, "gradient", node.name)
+        if self.optimizer is not None:
+            for parameter in self.parameter_shapes():
+                yield make(parameter + NEW, "update", "update")
+
+    def _quantity(self, name: str, kind: Any, step: str) -> Quantity:
+        return Quantity(
+            name=name, kind=kind, step=step, symbol=self.symbols.get(name, ""), equation=self.equations.get(name)
+        )
+
+    # ------------------------------------------------------------------ the hand-written pass
+
+    def run(self, params: Mapping[str, Array], x: Array, y: Array) -> Run:
+        """One forward and backward pass by hand.
+
+        Parameters
+        ----------
+        params
+            By ``step.parameter``, of the same floating dtype as ``x``.
+        x, y
+            Inputs ``(N, *input_shape)`` and targets as the loss takes them.
+
+        Every array is read-only while the layers run. A layer that writes into one nevertheless fails here, and the
+        pass is repeated on copies, so that the trace is complete and says which step changed what.
+        """
+        try:
+            return Run(self._pass(params, x, y, _Frozen()))
+        except ValueError as error:
+            if "read-only" not in str(error):
+                raise
+        watch = _Watched()
+        return Run(self._pass(params, x, y, watch), tuple(watch.mutations))
+
+    def _pass(self, params: Mapping[str, Array], x: Array, y: Array, guard: _Guard) -> Trace:
+        trace: Trace = {INPUT: x}
+        caches: dict[str, Any] = {}
+        for node in self.nodes:
+            own = self._local(node, params)
+            trace.update({f"{node.name}.{p}": a for p, a in own.items()})
+            arguments = [trace[name] for name in node.inputs]
+            trace[node.name], caches[node.name] = guard.call(
+                node.name, "forward", lambda p, *a, layer=node.layer: layer.forward(p, *a), own, *arguments
+            )
+        trace[self.loss_name], cache = guard.call(
+            self.loss_name, "forward", lambda _, p, t: self.loss.forward(p, t), {}, trace[self.output], y
+        )
+        grads: Trace = {self.output: guard.call(self.loss_name, "backward", lambda _: self.loss.backward(cache), {})}
+        trace[self.output + GRAD] = grads[self.output]
+        for node in reversed(self.nodes):
+            result = guard.call(
+                node.name,
+                "backward",
+                lambda _, g, layer=node.layer, cache=caches[node.name]: layer.backward(cache, g),
+                {},
+                grads[node.name],
+            )
+            for parameter, gradient in result.params.items():
+                trace[f"{node.name}.{parameter}{GRAD}"] = gradient
+            for name, gradient in zip(node.inputs, result.inputs, strict=True):
+                # multivariate chain rule: the gradients of all consumers add up
+                grads[name] = grads[name] + gradient if name in grads else gradient
+            for name in node.inputs:
+                if self.consumers(name)[0] == node.name:
+                    trace[name + GRAD] = grads[name]
+        if self.optimizer is not None:
+            trained = {name: params[name] for name in self.parameter_shapes()}
+            found = {name: trace[name + GRAD] for name in trained}
+            state = self.optimizer.initial_state(trained)
+            updated, _ = self.optimizer.step(trained, found, state)
+            trace.update({name + NEW: array for name, array in updated.items()})
+        return trace
+
+    def _local(self, node: Node, params: Mapping[str, Array]) -> dict[str, Array]:
+        names = (*node.layer.parameter_shapes(), *node.layer.buffer_shapes())
+        try:
+            return {name: params[f"{node.name}.{name}"] for name in names}
+        except KeyError as error:
+            raise ManualBPError(
+                f"network {self.name!r} has no value for parameter {error.args[0]!r}",
+                hint=f"give all of: {', '.join({**self.parameter_shapes(), **self.buffer_shapes()})}",
+            ) from None
+
+
+class _Guard:
+    """How a layer is called: what becomes of the arrays that it is given."""
+
+    def call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
+        raise NotImplementedError
+
+
+class _Frozen(_Guard):
+    """Everything that a layer gets is read-only: writing into it fails at once, and costs nothing to watch."""
+
+    def call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
+        return function({name: _read_only(a) for name, a in params.items()}, *map(_read_only, args))
+
+
+class _Watched(_Guard):
+    """Every layer works on copies, which are compared with the originals after its forward and its backward pass."""
+
+    def __init__(self) -> None:
+        self.mutations: list[Mutation] = []
+        self._held: dict[str, list[tuple[str, Array, Array]]] = {}
+
+    def call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
+        own = {name: a.copy() for name, a in params.items()}
+        copies = [a.copy() for a in args]
+        result = function(own, *copies)
+        names = ["upstream gradient"] if phase == "backward" else [f"input {i}" for i in range(len(args))]
+        watched = [*zip(names, args, copies, strict=True), *((name, params[name], own[name]) for name in params)]
+        # the cache may hold what the forward call was given: the backward call can still change it
+        watched += self._held.pop(step, [])
+        changed = [name for name, old, new in watched if not bit_identical(old, new)]
+        self.mutations += [Mutation(step, phase, name) for name in changed]
+        if phase == "forward" and not changed:
+            self._held[step] = watched
+        return result
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def chain(
+    name: str, layers: Mapping[str, Layer], loss: Loss, input_shape: tuple[int, ...], **options: Any
+) -> Network:
+    """A network without branches: each step reads the one before it.
+
+    >>> from manual_bp import nn
+    >>> chain("tiny", {"z1": nn.Linear(2, 1), "a1": nn.Sigmoid()}, nn.BCELoss(), (2,)).output
+    'a1'
+    """
+    names = [INPUT, *layers]
+    nodes = tuple(Node(step, layer, (names[i],)) for i, (step, layer) in enumerate(layers.items()))
+    return Network(name=name, nodes=nodes, loss=loss, input_shape=input_shape, **options)
