@@ -1,0 +1,56 @@
+"""The from-scratch engine: layers, losses and optimisers in NumPy alone, forward and backward side by side.
+
+Class names, hyperparameters and their defaults are those of torch.nn and torch.optim. See `Layer`, `Loss` and
+`Optimizer` for what each of them is.
+"""
+
+from __future__ import annotations
+
+from ._activation import ReLU, Sigmoid, Tanh
+from ._conv import Conv1d, Conv2d, Conv3d
+from ._layer import Array, Cache, Gradients, Layer, Loss, NNError, Optimizer, Params, State
+from ._linear import Linear
+from ._loss import HalfSquaredError, HuberLoss, L1Loss, MSELoss, SmoothL1Loss
+from ._loss_binary import BCELoss, BCEWithLogitsLoss
+from ._loss_class import CrossEntropyLoss, NLLLoss
+from ._optim import SGD
+from ._pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from ._shape import Add, Flatten, Identity
+
+__all__ = [
+    "SGD",
+    "Add",
+    "Array",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "BCELoss",
+    "BCEWithLogitsLoss",
+    "Cache",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "CrossEntropyLoss",
+    "Flatten",
+    "Gradients",
+    "HalfSquaredError",
+    "HuberLoss",
+    "Identity",
+    "L1Loss",
+    "Layer",
+    "Linear",
+    "Loss",
+    "MSELoss",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "NLLLoss",
+    "NNError",
+    "Optimizer",
+    "Params",
+    "ReLU",
+    "Sigmoid",
+    "SmoothL1Loss",
+    "State",
+    "Tanh",
+]

@@ -1,0 +1,76 @@
+"""What the layers, losses and optimisers refuse, and the words they refuse it with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._layer import Array, NNError, Params
+
+#: Decorates whatever must pass on inf and NaN as IEEE 754 (and torch) do, without NumPy's warnings.
+ieee = np.errstate(all="ignore")
+
+
+def check_input(owner: object, x: object, what: str = "input") -> None:
+    """Refuse anything but a floating-point array.
+
+    Raises
+    ------
+    NNError
+        ``x`` is no ndarray, or holds integers, booleans, complex numbers or objects.
+    """
+    if not isinstance(x, np.ndarray):
+        raise NNError(
+            f"{name_of(owner)}: {what} is a {type(x).__name__}, not a NumPy array; convert it with np.asarray"
+        )
+    if x.dtype.kind != "f":
+        raise NNError(f"{name_of(owner)}: {what} is {x.dtype}, not floating point; convert it with .astype(np.float64)")
+
+
+def check_match(owner: object, what: str, array: object, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
+    """Return ``array`` if it has exactly this shape and dtype.
+
+    Raises
+    ------
+    NNError
+        Shape or dtype differ: nothing here broadcasts or casts behind the caller's back.
+    """
+    if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:
+        raise NNError(f"{name_of(owner)}: {what} is {describe(array)}, expected {dtype} of shape {shape}")
+    return array
+
+
+def parameter(owner: object, params: Params, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
+    """Take a parameter (or buffer) by its name, with the shape the layer gives it and the dtype of the input."""
+    if name not in params:
+        raise NNError(f"{name_of(owner)}: parameter {name!r} is missing; given: {', '.join(params) or 'none'}")
+    return check_match(owner, name, params[name], shape, dtype)
+
+
+def check_choice(owner: object, field: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a hyperparameter that is not one of the words torch knows."""
+    if value not in choices:
+        raise NNError(f"{name_of(owner)}: {field}={value!r} is not one of {', '.join(map(repr, choices))}")
+
+
+def name_of(owner: object) -> str:
+    """The class name that opens every message."""
+    return type(owner).__name__
+
+
+def describe(value: object) -> str:
+    """dtype and shape of an array, or the type of anything else."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} of shape {value.shape}"
+    return f"a {type(value).__name__}, not a NumPy array"
+
+
+def freeze(values: npt.ArrayLike | None) -> npt.ArrayLike | None:
+    """An array hyperparameter as nested tuples: a frozen dataclass must neither be changed nor be unhashable."""
+    return values if values is None else _tuples(np.asarray(values, dtype=np.float64).tolist())
+
+
+def _tuples(values: Any) -> Any:
+    return tuple(map(_tuples, values)) if isinstance(values, list) else values
