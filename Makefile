@@ -56,7 +56,7 @@ check: $(READY)
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
-	$(VENV)/bin/lint-imports
+	$(VENV)/bin/lint-imports --no-logo
 
 fuzz: $(READY)
 	@$(RUN) -m manual_bp fuzz $(ARGS)

@@ -1,0 +1,36 @@
+"""The one door from here to the torch side, opened only when something goes through it.
+
+``from manual_bp import _torch_side`` costs nothing; ``_torch_side.record`` imports ``manual_bp_torch.record``, and with
+it torch. Type checkers see the modules themselves.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from manual_bp.errors import ManualBPError
+
+if TYPE_CHECKING:
+    from manual_bp_torch import bounds as bounds
+
+
+def __getattr__(name: str) -> ModuleType:
+    """The module ``manual_bp_torch.NAME``.
+
+    Raises
+    ------
+    ManualBPError
+        When torch is missing or broken.
+    """
+    if name.startswith("_"):  # __path__ and its kind, which the import system asks every module for
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        import_module("torch")
+    except (ImportError, OSError) as error:  # OSError: one of its shared libraries does not load
+        raise ManualBPError(
+            f"the reference needs torch, which cannot be imported: {error}",
+            hint="install it with: pip install torch",
+        ) from error
+    return import_module(f"manual_bp_torch.{name}")
