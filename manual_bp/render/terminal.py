@@ -1,9 +1,139 @@
-"""The whole report, for a terminal."""
+"""The whole report, for a terminal: the verdict, the first wrong step and why, the network, every quantity, the details.
+
+Lines of a table are never wrapped: where the width is short, less important columns go. Prose is wrapped.
+"""
+
 from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Iterator
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from manual_bp.render import _chain, _detail, _rows, _text
+from manual_bp.render._colors import QUIET, STYLE, TITLE, mark
 from manual_bp.render._look import Look
+from manual_bp.render._say import Story
 from manual_bp.report import Report
+
+#: Prose is set no wider than this, however wide the screen.
+PROSE = 110
 
 
 def render(report: Report, look: Look) -> str:
-    """A placeholder until the real view arrives."""
-    return f"{report.verdict} {report.network} first wrong: {report.first_wrong}\n"
+    """The report as text; ANSI colours and characters beyond ASCII only if the look has them."""
+    story = Story(_text.tidy(report, unicode=look.unicode))
+    return printed(sections(story, look.width), look)
+
+
+def printed(parts: Iterable[RenderableType], look: Look) -> str:
+    """What rich makes of the parts, each followed by nothing: blank lines are parts too."""
+    console = Console(
+        file=io.StringIO(),
+        width=look.width,
+        color_system="standard" if look.color else None,
+        force_terminal=look.color,
+        no_color=not look.color,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+        _environ={},  # the look says everything; the view stays a pure function
+    )
+    with console.capture() as capture:
+        for part in parts:
+            line = isinstance(part, Text)  # a line of a table fits as it is; everything else may be wrapped
+            console.print(part, no_wrap=line, overflow="ignore" if line else "fold", crop=False)
+    text = re.sub(r" +((?:\x1b\[[0-9;]*m)*)$", r"\1", capture.get(), flags=re.MULTILINE)
+    return text if look.unicode else _text.draw_ascii(text)
+
+
+def sections(story: Story, width: int) -> Iterator[RenderableType]:
+    """The whole view, part by part."""
+    yield from _verdict(story, width)
+    yield from _section(facts(_detail.first_wrong(story), width))
+    yield from _section(_chain.chain(story, width), "Network")
+    yield from _section(_rows.rows(story, width) if story.quantities else (), "Quantities", _rows_note(story))
+    yield from _details(story, width)
+    yield from _section(facts(_closing(story), width))
+    yield ""
+    yield from _verdict_line(story)
+
+
+def facts(found: Iterable[_detail.Fact], width: int) -> Iterator[RenderableType]:
+    """Labels on the left, text wrapped beside them."""
+    grid = Table.grid(padding=(0, 2), pad_edge=False)
+    grid.add_column(no_wrap=True, style=QUIET)
+    grid.add_column(overflow="fold")
+    for label, text, style in found:
+        grid.add_row(label, Text(text, style))
+    if grid.row_count:
+        yield Padding(grid, (0, max(0, width - PROSE), 0, 2))
+
+
+def _section(parts: Iterable[RenderableType], title: str = "", note: str = "") -> Iterator[RenderableType]:
+    """The parts under a title, after a blank line; nothing at all where there are none."""
+    found = list(parts)
+    if not found:
+        return
+    yield ""
+    if title:
+        yield Text(title, TITLE).append(f"  {note}" if note else "", QUIET)
+    yield from found
+
+
+def _verdict_line(story: Story) -> Iterator[RenderableType]:
+    style = STYLE["pass" if story.report.ok else "wrong"]
+    line = Text(f"{story.symbol} {story.word}", f"bold {style}").append(f"  {story.verdict}", "not bold default")
+    yield Padding(line, 0)
+
+
+def _verdict(story: Story, width: int) -> Iterator[RenderableType]:
+    yield from _verdict_line(story)
+    yield Padding(Text(" · ".join(story.setting), QUIET), (0, 0, 0, 2))
+
+
+def _rows_note(story: Story) -> str:
+    worst = "; the worst of its probes" if len({check.probe for check in story.report.checks}) > 1 else ""
+    return f"each step judged alone, on the candidate's own inputs{worst}"
+
+
+def _details(story: Story, width: int) -> Iterator[RenderableType]:
+    inside = width - 4
+    for check in story.culprits[: _detail.MOST]:
+        yield ""
+        yield _detail.heading(check)
+        yield from (Padding(line, (0, 0, 0, 4)) for line in _detail.body(check, inside))
+        yield from facts(_detail.facts(check, told=check is story.first), width)
+    if hidden := story.culprits[_detail.MOST :]:
+        names = _text.listed([check.name for check in hidden], 10)
+        yield ""
+        yield Padding(Text(f"{_text.count(len(hidden), 'more wrong quantity', 'more wrong quantities')}: {names}"), 0)
+    yield from _section(facts(_inherited(story), width))
+    yield from _section(facts(_detail.kinks(story), width))
+
+
+def _inherited(story: Story) -> Iterator[_detail.Fact]:
+    if story.inherited:
+        names = _text.listed([check.name for check in story.inherited], 20)
+        yield mark("inherited"), f"{names}: right by themselves, off only because an earlier quantity is", ""
+
+
+def _closing(story: Story) -> Iterator[_detail.Fact]:
+    """Findings, what the probes could not have shown, notes, how to run it again."""
+    for kind, finding in story.findings:
+        yield f"Also {kind}", finding.text, STYLE["mismatch" if not story.report.ok else "kink"]
+    if story.power:
+        yield "Power", story.power, ""
+    for position, text in enumerate(story.blind):
+        yield "" if position else "Blind", text, QUIET
+    for position, text in enumerate(story.report.notes):
+        yield "" if position else "Note", text, QUIET
+    if story.report.command:
+        yield "Run again", story.report.command, ""
+
+

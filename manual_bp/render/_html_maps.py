@@ -1,0 +1,306 @@
+"""Heatmaps: the planes of a quantity as four small images, and their numbers for whoever points at a cell."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from manual_bp.render import _png, _text
+from manual_bp.report import Check, Picture, Plane
+
+Color = tuple[int, int, int]
+
+#: Values: blue below zero, near white at zero, orange above; told apart with every kind of colour vision.
+_VALUE_STOPS = ["0b4a83", "2f7fbd", "8fc1e3", "f5f3ef", "f3bd85", "dd7f22", "93400a"]
+#: Error / allowed: quiet up to the bound, then orange to dark red, by powers of ten.
+_INSIDE_STOPS = ["eef1f2", "b9c6cd"]
+_OUTSIDE_STOPS = ["f6b26b", "d95f0e", "7a1f02"]
+#: NaN and infinities: a colour of neither scale.
+_SPECIAL: Color = (64, 20, 92)
+
+#: Values take an odd number of shades, so that zero has one of its own.
+_SHADES = 33
+_NOT_FINITE = _SHADES
+_INSIDE = 12
+
+#: The largest side of an image on the screen, and the smallest, in pixels.
+_LARGEST, _SMALLEST, _CELL = 184, 26, 36
+
+#: Bytes that all pictures of one page may take. What is left out is said, and stands in the JSON.
+BUDGET = 450_000
+
+TITLES = ("candidate", "reference", "difference", "error / allowed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapView:
+    """One image: ``row`` and ``col`` are the worst cell's, in cells."""
+
+    title: str
+    what: str
+    src: str
+    alt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapsView:
+    """What the template draws of one quantity: the first plane's images, and the choice among the others."""
+
+    id: str
+    maps: tuple[MapView, ...]
+    rows: int
+    cols: int
+    width: int
+    height: int
+    worst_row: int
+    worst_col: int
+    planes: tuple[str, ...]
+    note: str
+    readout: tuple[tuple[str, str], ...]
+    low: str
+    high: str
+    most: str
+    special: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A view and the numbers behind it, a JSON text."""
+
+    view: MapsView
+    numbers: str
+
+
+def draw(checks: Sequence[tuple[str, Check]]) -> dict[str, Drawn]:
+    """The pictures of quantities, by their identifier; the first in ``checks`` matter most and are drawn first.
+
+    Every quantity gets its worst plane before any gets a second one, until :data:`BUDGET` is spent.
+    """
+    left = BUDGET
+    chosen: dict[str, list[Plane]] = {}
+    pictures = {id: check.picture for id, check in checks if check.picture is not None}
+    for turn in range(max((len(picture.planes) for picture in pictures.values()), default=0)):
+        for id, picture in pictures.items():
+            plane = picture.planes[turn] if turn < len(picture.planes) else None
+            if plane is None or not _is_whole(plane) or len(chosen.get(id, [])) < turn:
+                continue
+            left -= (cost := _cost(plane))
+            if left < 0:
+                left += cost
+                continue
+            chosen.setdefault(id, []).append(plane)
+    return {
+        id: _draw(id, check, check.picture, tuple(chosen[id]))
+        for id, check in checks
+        if check.picture is not None and id in chosen
+    }
+
+
+def legend_values() -> str:
+    """The value scale, as an image one pixel high."""
+    return _png.data_uri(_png.png(1, _SHADES, range(_SHADES), _value_palette()))
+
+
+def legend_used() -> str:
+    """The scale of error / allowed; its first 12 of 33 shades are inside the bound."""
+    return _png.data_uri(_png.png(1, _SHADES, range(_SHADES), _used_palette()))
+
+
+# ------------------------------------------------------------------------------------ one quantity
+
+
+def _draw(id: str, check: Check, picture: Picture, planes: tuple[Plane, ...]) -> Drawn:
+    scale = _largest(value for plane in planes for value in (*plane.candidate, *plane.reference))
+    most = _largest(value for plane in planes for value in plane.used)
+    first = planes[0]
+    images = _images(first, scale, most)
+    width, height = _size(first)
+    at = _worst(first)
+    view = MapsView(
+        id=id,
+        maps=tuple(
+            MapView(title=title, what=what, src=src, alt=f"{title} of {check.name}, {first.label or 'the whole of it'}")
+            for title, what, src in zip(TITLES, _whats(picture), images, strict=True)
+        ),
+        rows=first.rows,
+        cols=first.cols,
+        width=width,
+        height=height,
+        worst_row=at // first.cols,
+        worst_col=at % first.cols,
+        planes=tuple(_title(plane) for plane in planes),
+        note=_note(picture, planes),
+        readout=_readout(first, at, len(check.shape)),
+        low=_text.value(-scale, 3) if scale else "−",
+        high=_text.value(scale, 3) if scale else "+",
+        most=_text.used(most) if most > 1 else "",
+        special=any(not math.isfinite(v) for plane in planes for v in (*plane.candidate, *plane.reference, *plane.used)),
+    )
+    tail = len(check.shape)
+    payload = [
+        _payload(plane, tail, () if number == 0 else _images(plane, scale, most)) for number, plane in enumerate(planes)
+    ]
+    return Drawn(view=view, numbers=json.dumps(payload, separators=(",", ":"), allow_nan=False))
+
+
+def _whats(picture: Picture) -> tuple[str, str, str, str]:
+    ours = "what the hand-written pass gave"
+    theirs = "what this step should have given" if picture.against == "isolated" else "what torch's own pass gave"
+    return ours, theirs, "candidate − reference", "how far beyond rounding"
+
+
+def _note(picture: Picture, planes: Sequence[Plane]) -> str:
+    parts = []
+    if picture.planes_total > len(planes):
+        parts.append(f"{len(planes)} of {picture.planes_total} planes, the worst first")
+    height, width = planes[0].block
+    if (height, width) != (1, 1):
+        parts.append(f"a cell is the worst of {height} × {width} elements")
+    if picture.against == "end_to_end":
+        parts.append("compared over the whole pass")
+    return "; ".join(parts)
+
+
+def _title(plane: Plane) -> str:
+    return plane.label or (f"plane {_text.index(plane.index)}" if plane.index else "all elements")
+
+
+def _readout(plane: Plane, cell: int, ndim: int) -> tuple[tuple[str, str], ...]:
+    """The worst cell in words, as the page shows it before anybody points anywhere."""
+    candidate, reference = plane.candidate[cell], plane.reference[cell]
+    texts = _text.pair(candidate, reference)
+    where = _element(plane, cell, ndim)
+    values = (where, *texts, _text.error(candidate - reference), _text.used(plane.used[cell]))
+    return tuple(zip(("index", *TITLES), values, strict=True))
+
+
+def _element(plane: Plane, cell: int, ndim: int) -> str:
+    """``[0, 2, 3, 4]``; ``[0, 2, 4:6, 8:10]`` for a pooled cell. A plane of fewer axes than two says fewer numbers."""
+    rest = max(ndim - len(plane.index), 0)
+    row, col = divmod(cell, plane.cols)
+    spans = [(row, plane.block[0]), (col, plane.block[1])][2 - min(rest, 2) :]
+    parts = [*map(str, plane.index), *(str(at) if size == 1 else f"{at * size}:{(at + 1) * size}" for at, size in spans)]
+    return f"[{', '.join(parts)}]" if parts else "the only element"
+
+
+def _payload(plane: Plane, ndim: int, images: Sequence[str]) -> dict[str, Any]:
+    """Numbers of one plane; what is the same as the candidate, or zero throughout, is left out."""
+    candidate = [_short(value, 7) for value in plane.candidate]
+    reference = [_short(value, 7) for value in plane.reference]
+    difference = [_short(c - r, 3) for c, r in zip(plane.candidate, plane.reference, strict=True)]
+    width, height = _size(plane)
+    found: dict[str, Any] = {
+        "index": list(plane.index), "axes": min(max(ndim - len(plane.index), 0), 2), "rows": plane.rows, "cols": plane.cols,
+        "block": list(plane.block), "worst": _worst(plane), "width": width, "height": height, "candidate": candidate,
+        "used": [_short(value, 3) for value in plane.used],
+    }  # fmt: skip  # a record
+    if reference != candidate:
+        found["reference"] = reference
+    if any(difference):
+        found["difference"] = difference
+    if images:
+        found["src"] = list(images)
+    return found
+
+
+def _short(value: float, digits: int) -> float | str:
+    if not math.isfinite(value):
+        return _text.value(value)
+    rounded = float(f"{value:.{digits}g}")
+    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e6 else rounded
+
+
+def _cost(plane: Plane) -> int:
+    """About how many bytes a plane takes in the page: four images and, unless it is all zeros, 24 a cell."""
+    cells = plane.rows * plane.cols
+    zeros = sum(value == 0 for value in plane.candidate)
+    return 1400 + 6 * cells + 24 * cells - 16 * zeros
+
+
+# ------------------------------------------------------------------------------------ cells to colours
+
+
+def _images(plane: Plane, scale: float, most: float) -> tuple[str, ...]:
+    difference = tuple(c - r for c, r in zip(plane.candidate, plane.reference, strict=True))
+    values = [[_shade(value, scale) for value in side] for side in (plane.candidate, plane.reference, difference)]
+    images = [_png.png(plane.rows, plane.cols, cells, _value_palette()) for cells in values]
+    used = [_used_shade(value, most) for value in plane.used]
+    images.append(_png.png(plane.rows, plane.cols, used, _used_palette()))
+    return tuple(map(_png.data_uri, images))
+
+
+def _shade(value: float, scale: float) -> int:
+    """The shade of a value on a scale from ``-scale`` to ``scale``; only zero itself gets the middle one."""
+    if not math.isfinite(value):
+        return _NOT_FINITE
+    middle = _SHADES // 2
+    if value == 0 or scale == 0:
+        return middle
+    away = max(1, min(middle, round(abs(value) / scale * middle)))
+    return middle + away if value > 0 else middle - away
+
+
+def _used_shade(used: float, most: float) -> int:
+    if math.isnan(used):
+        return _NOT_FINITE
+    if used <= 1:
+        return min(round(used * (_INSIDE - 1)), _INSIDE - 1)
+    if math.isinf(used) or most <= 1:
+        return _SHADES - 1
+    share = math.log10(used) / math.log10(most) if most > 1 else 1.0
+    return min(_INSIDE + round(share * (_SHADES - 1 - _INSIDE)), _SHADES - 1)
+
+
+@cache
+def _value_palette() -> tuple[Color, ...]:
+    return (*_ramp(_VALUE_STOPS, _SHADES), _SPECIAL)
+
+
+@cache
+def _used_palette() -> tuple[Color, ...]:
+    return (*_ramp(_INSIDE_STOPS, _INSIDE), *_ramp(_OUTSIDE_STOPS, _SHADES - _INSIDE), _SPECIAL)
+
+
+def _ramp(stops: Sequence[str], count: int) -> list[Color]:
+    """``count`` colours from the first stop to the last, straight between neighbours."""
+    points = [tuple(bytes.fromhex(stop)) for stop in stops]
+    ramp: list[Color] = []
+    for step in range(count):
+        place, share = divmod(step * (len(points) - 1) / (count - 1), 1)
+        low, high = points[int(place)], points[min(int(place) + 1, len(points) - 1)]
+        red, green, blue = (round(a + (b - a) * share) for a, b in zip(low, high, strict=True))
+        ramp.append((red, green, blue))
+    return ramp
+
+
+# ------------------------------------------------------------------------------------ small questions
+
+
+def _largest(values: Iterable[float]) -> float:
+    return max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+
+
+def _worst(plane: Plane) -> int:
+    return max(range(len(plane.used)), key=lambda cell: math.inf if math.isnan(plane.used[cell]) else plane.used[cell])
+
+
+def _is_whole(plane: Plane) -> bool:
+    """Whether a plane holds the numbers it promises; a record may have been edited by hand."""
+    cells = plane.rows * plane.cols
+    sides = (plane.candidate, plane.reference, plane.used)
+    return 0 < cells <= 4096 and plane.rows > 0 and all(len(side) == cells for side in sides)
+
+
+def _size(plane: Plane) -> tuple[int, int]:
+    """Width and height on the screen: square cells, except that a single row or column stays visible."""
+    cell = min(_LARGEST / max(plane.rows, plane.cols), _CELL)
+    return max(round(plane.cols * cell), _SMALLEST), max(round(plane.rows * cell), _SMALLEST)
+
+
+def without_images(view: MapsView) -> MapsView:
+    """The same view with candidate, reference and difference alone, for the top of the page."""
+    return replace(view, maps=view.maps[:3])

@@ -1,0 +1,237 @@
+"""What every view says of a report, in the same words: the verdict, the first wrong step, what is wrong where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from manual_bp.render import _text
+from manual_bp.report import SEVERITY, Check, Comparison, Finding, Report, Status, StepInfo, worst_per_quantity
+
+#: Symbol and word of a status; views add a colour.
+SYMBOL: dict[Status, str] = {
+    "pass": "✓", "wrong": "✗", "inherited": "↳", "kink": "∧", "missing": "?", "extra": "+", "mismatch": "≠", "nonfinite": "!",
+}  # fmt: skip  # a table
+WORD: dict[Status, str] = {status: "right" if status == "pass" else status for status in SEVERITY}
+WORD["nonfinite"] = "not finite"
+
+#: Statuses that say something of the quantity itself and not of an earlier one.
+OWN_FAULT: frozenset[Status] = frozenset({"wrong", "nonfinite", "mismatch", "missing", "extra"})
+
+_FINDING = {
+    "wrong": "wrong",
+    "plumbing": "fed the wrong tensor",
+    "mutation": "changed in place",
+    "reference": "the reference is off",
+    "coverage": "not reported",
+}
+
+
+@dataclass(frozen=True)
+class Story:
+    """A report as it is told. Quantities are in execution order, each with its worst check over the probes."""
+
+    report: Report
+
+    @cached_property
+    def quantities(self) -> tuple[Check, ...]:
+        return worst_per_quantity(self.report)
+
+    @cached_property
+    def steps(self) -> dict[str, StepInfo]:
+        return {step.name: step for step in self.report.steps}
+
+    @cached_property
+    def culprits(self) -> list[Check]:
+        """Quantities that are wrong themselves, the first wrong one first."""
+        faults = OWN_FAULT | {"kink"} if self.report.strict_kinks else OWN_FAULT
+        own = [check for check in self.quantities if check.status in faults]
+        return sorted(own, key=lambda check: check.name != self.report.first_wrong)
+
+    @cached_property
+    def first(self) -> Check | None:
+        """The first wrong quantity, if any quantity is wrong."""
+        named = (check for check in self.quantities if check.name == self.report.first_wrong)
+        return next(named, self.culprits[0] if self.culprits else None)
+
+    @cached_property
+    def inherited(self) -> list[Check]:
+        return [check for check in self.quantities if check.status == "inherited"]
+
+    @cached_property
+    def kinks(self) -> list[Check]:
+        return [check for check in self.quantities if check.status == "kink"]
+
+    @cached_property
+    def counts(self) -> dict[Status, int]:
+        """How many quantities (not checks) have each status that occurs, the worst first."""
+        found = [check.status for check in self.quantities]
+        return {status: found.count(status) for status in SEVERITY if status in found}
+
+    @property
+    def symbol(self) -> str:
+        return SYMBOL["pass" if self.report.ok else "wrong"]
+
+    @property
+    def word(self) -> str:
+        return ("RIGHT" if self.report.partial or not self.quantities else "ALL RIGHT") if self.report.ok else "WRONG"
+
+    @property
+    def verdict(self) -> str:
+        """One sentence after the word: what came out."""
+        report, total = self.report, len(self.quantities)
+        name = report.title or report.network
+        if not total:
+            return f"{name}: nothing was compared"
+        partly = " of those reported" if report.partial else ""
+        if report.ok:
+            what = f"all {_text.count(total, 'quantity', 'quantities')}{partly} agree with {self.reference}"
+            kinks = f", {self.counts['kink']} of them up to a kink" if self.kinks else ""
+            return f"{name}: {what}{kinks}"
+        if not self.culprits:
+            return f"{name}: {self._without_culprit()}"
+        own = len(self.culprits)
+        first = f"first {self.culprits[0].name}" if own > 1 else self.culprits[0].name
+        rest = f"; {len(self.inherited)} more inherited it" if self.inherited else ""
+        wrong = f"{own} of {_text.count(total, 'quantity', 'quantities')} {'is' if own == 1 else 'are'} wrong"
+        return f"{name}: {wrong} ({first}){rest}"
+
+    def _without_culprit(self) -> str:
+        texts = [finding.text for finding in self.report.findings]
+        return f"each step is right by itself, but {texts[0]}" if texts else "each step is right by itself, the whole is not"
+
+    @property
+    def reference(self) -> str:
+        return f"torch {self.report.environment.get('torch') or '(version unknown)'}"
+
+    @property
+    def setting(self) -> list[str]:
+        """What was compared, fact by fact."""
+        report = self.report
+        probes = [probe.name for probe in report.probes] or list(dict.fromkeys(check.probe for check in report.checks))
+        elements = sum(found.elements for check in report.checks if (found := comparison(check)))
+        return [
+            report.network,
+            report.dtype,
+            f"seed {report.seed}",
+            f"{_text.count(len(probes), 'probe')} ({_text.listed(probes, 4)})" if probes else "no probe",
+            f"{_text.count(len(self.quantities), 'quantity', 'quantities')}, {_text.count(elements, 'element')}",
+            f"against {self.reference}",
+        ]
+
+    def of(self, name: str) -> list[Check]:
+        """The checks of a quantity, one a probe."""
+        return [check for check in self.report.checks if check.name == name]
+
+    def where_seen(self, check: Check) -> str:
+        """``on both probes``, ``on 1 of 3 probes (ties)``; empty when there was only one probe."""
+        checks = self.of(check.name)
+        seen = [c.probe for c in checks if c.status == check.status]
+        if len(checks) < 2:
+            return ""
+        if len(seen) == len(checks):
+            return "on both probes" if len(seen) == 2 else f"on all {len(seen)} probes"
+        return f"on {len(seen)} of {len(checks)} probes ({_text.listed(seen, 4)})"
+
+    def step_title(self, check: Check) -> str:
+        """``a1 = ReLU(), backward pass``."""
+        step = self.steps.get(check.step)
+        name = f"{check.step} = {step.op}" if step and step.op and step.role != "input" else check.step
+        return f"{name}, {phase(check)}"
+
+    def what_is_off(self, check: Check) -> str:
+        """One sentence on a quantity that is not right, without the reason."""
+        found, seen = comparison(check), self.where_seen(check)
+        if found is None or check.status in ("missing", "extra", "mismatch"):
+            return " ".join(filter(None, [f"{check.name} is {_BARE.get(check.status, check.status)}", seen])) + _note(check)
+        share = f"{found.mismatched:,} of {_text.count(found.elements, 'element')}".replace(",", " ")
+        if check.status == "nonfinite":
+            return f"{check.name} is not finite where it should be{' ' + seen if seen else ''}{_note(check)}"
+        if check.kink and not found.mismatched:
+            return f"{check.name}: {_text.count(check.kink.elements, 'element')} at a point without a derivative"
+        size = _text.error(found.max_abs_error)
+        return " ".join(filter(None, [f"{check.name} is off in {share}", seen])) + f", by up to {size}{_note(check)}"
+
+    @property
+    def power(self) -> str:
+        """What this run could have seen, in one line; empty when nobody measured it."""
+        power = self.report.power
+        if power is None:
+            return ""
+        if power.text:
+            return power.text
+        missed = f"; none shows {_text.listed(power.unseen, 5)}" if power.unseen else ""
+        best = "; alone: " + _text.listed([f"{k} {v}" for k, v in power.by_probe.items()], 6) if power.by_probe else ""
+        origin = f" ({power.origin})" if power.origin else ""
+        return f"these probes reveal {power.revealed} of {power.planted} planted mistakes{origin}{best}{missed}"
+
+    @property
+    def blind(self) -> list[str]:
+        """What single probes could not have shown, ``probe: why``."""
+        return [f"{probe.name}: {text}" for probe in self.report.probes for text in probe.blind]
+
+    @property
+    def findings(self) -> list[tuple[str, Finding]]:
+        """Kind in words and finding; without those that only repeat a wrong quantity."""
+        told = {check.name for check in self.culprits}
+        found = self.report.findings
+        return [(_FINDING[f.kind], f) for f in found if not (f.kind in ("wrong", "coverage") and f.name in told)]
+
+
+_BARE = {"missing": "missing", "extra": "unknown to the reference", "mismatch": "of the wrong shape or dtype"}
+
+
+def comparison(check: Check) -> Comparison | None:
+    """The comparison that decided: the step alone, or the whole pass where there is no isolated one."""
+    return check.isolated or check.end_to_end
+
+
+def phase(check: Check) -> str:
+    """``forward pass``, ``backward pass``, ``update`` or ``parameters``."""
+    words = {"value": "forward pass", "update": "update", "parameter": "parameters"}
+    return words.get(check.kind, "backward pass")
+
+
+def cause(check: Check) -> str:
+    """The diagnosis in words with how sure it is; empty when there is none."""
+    found = check.diagnosis
+    if found is None:
+        return ""
+    if found.confidence == "ambiguous":
+        others = f", or {_text.listed(found.alternatives, 4)}" if found.alternatives else ""
+        return f"{found.name}{others} (each explains it equally well)"
+    if found.confidence == "unexplained":
+        return found.name + (f": {found.residual}" if found.residual else "")
+    return f"{found.name} (certain)"
+
+
+def tolerance(found: Comparison) -> str:
+    """The tolerance that would have passed."""
+    atol = f"atol={_text.error(found.passing_atol)}" if _finite(found.passing_atol) else ""
+    rtol = f"rtol={_text.error(found.passing_rtol)}" if _finite(found.passing_rtol) else ""
+    if not atol and not rtol:
+        return "none: no tolerance accepts it"
+    return f"{atol} alone, or {rtol} alone" if atol and rtol else f"{atol or rtol} alone"
+
+
+def referee(check: Check) -> str:
+    """Which side a higher precision blames; empty when none was asked."""
+    judge = check.referee
+    if judge is None:
+        return ""
+    blame = {
+        "candidate": "the candidate is the one that is off",
+        "reference": "torch is the one that is off",
+        "both": "both are off",
+        "neither": "neither is off",
+    }[judge.fault]
+    sides = f"candidate at {_text.error(judge.candidate)}, torch at {_text.error(judge.reference)} of the bound"
+    return f"{blame} ({judge.precision}: {sides})"
+
+
+def _note(check: Check) -> str:
+    return f": {check.note}" if check.note else ""
+
+
+def _finite(number: float) -> bool:
+    return number == number and abs(number) != float("inf")

@@ -1,0 +1,130 @@
+"""Numbers and names as a reader sees them; no view prints a user's text that did not pass :func:`tidy`."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+# What ASCII says instead; everything else goes through the compatibility form (⁽¹⁾ -> (1)), then to an escape.
+_ASCII = str.maketrans(
+    {
+        "∂": "d", "Σ": "sum ", "∑": "sum ", "·": "*", "⋆": "*", "∗": "*", "⊙": "*", "−": "-", "–": "-", "—": "-",
+        "×": "x", "→": "->", "←": "<-", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "∞": "inf", "√": "sqrt", "°": " deg",
+        "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "eps", "η": "eta", "λ": "lambda", "μ": "mu",
+        "σ": "sigma", "θ": "theta", "∇": "grad ", "ŷ": "y^", "′": "'", "“": '"', "”": '"', "’": "'", "∈": "in", "⌊": "floor(",
+        "⌋": ")",
+    }
+)  # fmt: skip  # a table
+
+# What the views draw themselves, one character each so that columns stay aligned.
+_DRAWN = str.maketrans("✓✗↳∧≠·█▓▒─│╮╯┤┼┬┴●→←▲◀…×–⋮", "oX>^#.@#+-|.'++++o><^<.x-:")
+
+
+def tidy(value: T, *, unicode: bool = True) -> T:
+    """The same record with every string made fit to print: control and invisible characters escaped.
+
+    Line ends and tabs become spaces; with ``unicode=False`` the text is ASCII (``∂L/∂a⁽¹⁾``: ``dL/da(1)``).
+    """
+    result: T = _tidy(value, unicode)
+    return result
+
+
+def _tidy(value: Any, unicode: bool) -> Any:
+    if isinstance(value, str):
+        text = "".join(map(_printable, value)) if not value.isprintable() else value
+        return text if unicode or text.isascii() else to_ascii(text)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _tidy(getattr(value, f.name), unicode) for f in fields(value)})
+    if isinstance(value, tuple) and value and not isinstance(value[0], float | int):
+        return tuple(_tidy(item, unicode) for item in value)
+    if isinstance(value, Mapping):
+        return {_tidy(key, unicode): _tidy(item, unicode) for key, item in value.items()}
+    return value
+
+
+def _printable(character: str) -> str:
+    if character in "\n\r\t\u2028\u2029":
+        return " "
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn"):
+        return character.encode("ascii", "backslashreplace").decode() if ord(character) > 127 else f"\\x{ord(character):02x}"
+    return character
+
+
+def to_ascii(text: str) -> str:
+    """The text in ASCII: the symbols of calculus by name, the rest as an escape."""
+    plain = unicodedata.normalize("NFKC", text.translate(_ASCII)).translate(_ASCII)
+    return plain.encode("ascii", "backslashreplace").decode()
+
+
+def draw_ascii(text: str) -> str:
+    """A finished view in ASCII, character by character."""
+    return text.translate(_DRAWN).encode("ascii", "backslashreplace").decode()
+
+
+def error(number: float) -> str:
+    """An error or a bound, three significant digits."""
+    return _special(number) or f"{number:.3g}"
+
+
+def pair(candidate: float, reference: float) -> tuple[str, str]:
+    """Two values with as many digits (six at least) as it takes to see that they differ."""
+    for digits in range(6, 18):
+        texts = value(candidate, digits), value(reference, digits)
+        if texts[0] != texts[1]:
+            break
+    else:
+        return value(candidate), value(reference)
+    return texts
+
+
+def value(number: float, digits: int = 6) -> str:
+    """A value, six significant digits unless told otherwise."""
+    return _special(number) or f"{number + 0.0:.{digits}g}"  # + 0.0: no minus before a zero
+
+
+def used(share: float) -> str:
+    """Error over allowed: a per cent up to the bound, a multiple beyond; never rounded across the bound."""
+    if math.isnan(share) or math.isinf(share):
+        return _special(share)
+    if share > 1:
+        text = next(t for d in range(3, 18) if (t := f"{share:.{d}g}") != "1")
+        return f"{text}×"
+    return "0 %" if share == 0 else "<1 %" if share < 0.01 else f"{math.floor(share * 100)} %"
+
+
+def shape(sizes: tuple[int, ...]) -> str:
+    """``2×1×8×8``, or ``scalar``."""
+    return "×".join(map(str, sizes)) or "scalar"
+
+
+def index(at: tuple[int, ...] | None) -> str:
+    """``[0, 0, 3, 4]``; empty where there is no element or only one."""
+    return f"[{', '.join(map(str, at))}]" if at else ""
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """``1 element``, ``2 elements``, ``1 234 567 elements``."""
+    return f"{number:,}".replace(",", " ") + " " + (noun if number == 1 else plural or noun + "s")
+
+
+def listed(names: list[str] | tuple[str, ...], most: int = 8) -> str:
+    """``a, b, c and 4 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def shorten(text: str, width: int) -> str:
+    """The text in at most ``width`` characters; what is left out is the middle, as names differ at their ends."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 3
+    return text[:head] + "…" + text[len(text) - (width - 1 - head) :]
+
+
+def _special(number: float) -> str:
+    return "NaN" if math.isnan(number) else ("inf" if number > 0 else "-inf") if math.isinf(number) else ""
