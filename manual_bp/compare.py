@@ -1,0 +1,227 @@
+"""Two traces and the allowed errors in, every check out, in execution order.
+
+Pure NumPy, no torch; never raises on a difference: what is missing, foreign, of another shape or dtype, or not finite
+is a status. How the allowed errors come about is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+
+from manual_bp.measure import element, measure, outside
+from manual_bp.picture import picture
+from manual_bp.report import Check, Comparison, Kink, Status
+from manual_bp.trace import Array, Quantity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """A right answer: the value, how far from it a right candidate may be, and the rule that says so."""
+
+    value: Array
+    allowed: Array
+    rule: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """Another right answer, element by element (NaN where it is none); ``kink`` if only for want of a derivative."""
+
+    value: Array
+    allowed: Array
+    reason: str
+    kink: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class KinkSet:
+    """Elements without a derivative: the mask, the valid range, torch's convention, and the test of a whole array.
+
+    ``valid(candidate)`` gives the mask of the elements whose reported value is part of a valid subgradient.
+    """
+
+    mask: Array
+    convention: str
+    valid: Callable[[Array], Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One quantity and all that is known of what it should be.
+
+    ``isolated`` is what the step makes of the candidate's own operands, ``end_to_end`` what the reference's own pass
+    gives; either may be absent.
+    """
+
+    quantity: Quantity
+    isolated: Expected | None
+    end_to_end: Expected | None
+    alternatives: tuple[Alternative, ...] = ()
+    kinks: KinkSet | None = None
+
+
+def compare(
+    items: Iterable[Item], candidate: Mapping[str, Array], *, probe: str, strict_kinks: bool = False
+) -> tuple[Check, ...]:
+    """Judge every quantity of one pass.
+
+    Parameters
+    ----------
+    items
+        The expected quantities in execution order.
+    candidate
+        What the hand-written side reports, by name.
+    strict_kinks
+        Make another choice of subgradient a difference.
+    """
+    items = tuple(items)
+    checks = [_judge(item, candidate.get(item.quantity.name), probe, strict_kinks) for item in items]
+    known = [item.quantity.name for item in items]
+    extra = [_extra(name, array, known, probe) for name, array in candidate.items() if name not in set(known)]
+    return tuple(settle([*checks, *extra]))
+
+
+def settle(checks: list[Check]) -> list[Check]:
+    """Make a quantity that is only inherited from a kink a kink itself.
+
+    By induction a pass whose every isolated step holds is right. What then still differs end to end differs because
+    of a subgradient that was chosen otherwise upstream; without such a choice it stays ``inherited``.
+    """
+    faulty = {"wrong", "missing", "mismatch", "nonfinite", "inherited"}
+    by_status = [c for c in checks if c.status in faulty - {"inherited"}]
+    kinks = [c for c in checks if c.status == "kink"]
+    if by_status or not kinks:
+        return checks
+    note = f"differs from the reference only because of the subgradient chosen at {kinks[0].name}"
+    return [_with(c, status="kink", note=note) if c.status == "inherited" else c for c in checks]
+
+
+def _with(check: Check, **changes: object) -> Check:
+    from dataclasses import replace
+
+    return replace(check, **changes)  # type: ignore[arg-type]  # field names and types are the caller's, all literal
+
+
+def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Check:
+    quantity = item.quantity
+    expected = item.isolated or item.end_to_end
+    shape = expected.value.shape if expected is not None else ()
+    dtype = str(expected.value.dtype) if expected is not None else ""
+
+    def check(status: Status, note: str = "", **fields: object) -> Check:
+        equation = quantity.equation
+        return Check(
+            probe=probe,
+            name=quantity.name,
+            kind=quantity.kind,
+            step=quantity.step,
+            shape=tuple(int(n) for n in shape),
+            dtype=dtype,
+            status=status,
+            note=note,
+            rule=expected.rule if expected else "",
+            symbol=quantity.symbol,
+            equation=equation.text if equation else "",
+            equation_latex=equation.latex if equation else "",
+            source=equation.source if equation else "",
+            **fields,  # type: ignore[arg-type]  # Check's own fields by name
+        )
+
+    if got is None:
+        return check("missing", "the candidate did not report it")
+    if got.shape != shape:
+        return check("mismatch", f"has shape {_shape(got.shape)}, expected {_shape(shape)}{_hint(got.shape, shape)}")
+    if str(got.dtype) != dtype:
+        return check("mismatch", f"is {got.dtype}, expected {dtype}")
+    isolated = measure(got, item.isolated.value, item.isolated.allowed) if item.isolated else None
+    end_to_end = measure(got, item.end_to_end.value, item.end_to_end.allowed) if item.end_to_end else None
+    decisive = isolated or end_to_end
+    assert decisive is not None, f"{quantity.name}: nothing to compare with"
+    fields: dict[str, object] = {"isolated": isolated, "end_to_end": end_to_end}
+    if decisive.mismatched:
+        assert expected is not None
+        wrong = outside(got, expected.value, expected.allowed)
+        left, kink, reason = _excuse(item, got, wrong)
+        if not left.any():
+            accepted = measure(got, np.where(wrong, got, expected.value), expected.allowed)
+            fields["isolated" if item.isolated else "end_to_end"] = accepted
+            if kink is None:
+                return check("pass", reason, **fields)
+            return check("wrong" if strict_kinks else "kink", reason, kink=kink, **fields)
+        against = "isolated" if item.isolated else "end_to_end"
+        fields["picture"] = picture(got, expected.value, expected.allowed, against=against)
+        if kink is not None:
+            fields["kink"] = kink
+        if bool((~np.isfinite(got) & np.isfinite(expected.value) & left).any()):
+            return check("nonfinite", _nonfinite(got, expected.value), **fields)
+        return check("wrong", **fields)
+    fields["picture"] = picture(got, (item.end_to_end or expected).value, (item.end_to_end or expected).allowed)  # type: ignore[union-attr]  # one of both is there
+    if end_to_end is not None and end_to_end.mismatched:
+        return check("inherited", "right in itself; off because something before it is", **fields)
+    return check("pass", **fields)
+
+
+def _excuse(item: Item, got: Array, wrong: Array) -> tuple[Array, Kink | None, str]:
+    """Take away the differing elements that another right answer explains.
+
+    Returns the mask of what is left, the kink if one was needed, and the reason.
+    """
+    left = wrong.copy()
+    kink: Kink | None = None
+    reason = ""
+    for other in item.alternatives:
+        explained = left & ~outside(got, other.value, other.allowed) & ~(np.isnan(other.value) & ~np.isnan(got))
+        if other.kink and explained.any():
+            kink, reason = _kink(explained, other.reason), other.reason
+            left &= ~explained
+        elif not other.kink and not (left & ~explained).any():
+            return np.zeros_like(left), kink, f"accepted: {other.reason}"
+    if item.kinks is not None and left.any():
+        explained = left & item.kinks.mask & item.kinks.valid(got)
+        if explained.any():
+            kink, reason = _kink(explained, item.kinks.convention), f"another valid subgradient: {item.kinks.convention}"
+            left &= ~explained
+    return left, kink, reason
+
+
+def _kink(mask: Array, convention: str) -> Kink:
+    where = np.argwhere(mask)[:8]
+    return Kink(
+        elements=int(mask.sum()), indices=tuple(tuple(int(i) for i in index) for index in where), convention=convention
+    )
+
+
+def _extra(name: str, array: Array, known: list[str], probe: str) -> Check:
+    close = get_close_matches(name, known, n=1)
+    note = "the reference has no such quantity" + (f"; did you mean {close[0]!r}?" if close else "")
+    return Check(
+        probe=probe, name=name, kind="value", step="", shape=array.shape, dtype=str(array.dtype), status="extra", note=note
+    )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _hint(got: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """What a difference in shape usually means."""
+    if got == expected[::-1]:
+        return " (transposed?)"
+    if sorted(got) == sorted(expected):
+        return " (axes in another order?)"
+    if int(np.prod(got)) == int(np.prod(expected)):
+        return " (same number of elements: flattened or reshaped?)"
+    return ""
+
+
+def _nonfinite(got: Array, expected: Array) -> str:
+    bad = ~np.isfinite(got) & np.isfinite(expected)
+    index = tuple(int(i) for i in np.argwhere(bad)[0]) if got.ndim else ()
+    return f"{int(bad.sum())} of {bad.size} elements are not finite, first at {list(index)}: {got[index]}"
+
+
+__all__ = ["Alternative", "Comparison", "Expected", "Item", "KinkSet", "compare", "element", "settle"]

@@ -1,0 +1,159 @@
+"""Bounds of what is linear in its input: convolution, dense layers, mean pooling, reshapes, sums.
+
+For y = W x + b the textbook bound |fl(y) - y| <= gamma_{n+1} (|W| |x| + |b|), n the number of products that are
+summed (Higham 2002, section 3.1), holds for any order of summation. The magnitudes |W| |x|, |W|^T |g| and |g| * |x|
+come from the module itself, run on absolute values, and from its vector-Jacobian product: so stride, padding,
+dilation, groups and layout can't be got wrong twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from manual_bp_torch.bounds._model import Backward, Bound, Operands, Rule
+
+
+def _vjp(s: Operands, params: dict[str, Tensor], x: Tensor, g: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """|W|^T g and, per parameter, g * x, by the module's own backward pass."""
+    with torch.enable_grad():
+        leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+        x = x.detach().requires_grad_()
+        y = functional_call(s.module, leaves, (x,))
+        found = torch.autograd.grad(y, [x, *leaves.values()], g)
+    return found[0], dict(zip(leaves, found[1:], strict=True))
+
+
+class Affine(Rule):
+    """Linear and convolution layers: ``counts(s)`` gives (label, products per output, per dx, per dW)."""
+
+    def __init__(self, counts: Callable[[Operands], tuple[str, int, int, int]]) -> None:
+        self.counts = counts
+
+    def forward(self, s: Operands) -> Bound:
+        label, n, _, _ = self.counts(s)
+        p = s.precision
+        gamma = p.gamma(n + 1)
+        params = {name: a.abs() for name, a in s.params.items()}
+        if "bias" in params:
+            params["bias"] = params["bias"] * gamma
+        e = functional_call(s.module, params, (s.errors[0] + gamma * s.tops()[0],)) + (n + 1) * p.eta
+        return Bound(e, f"certified: {label}, n = {n}")
+
+    def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
+        label, _, n, m = self.counts(s)
+        p = s.precision
+        top = g.abs() + 2 * e_g
+        params = {name: a.abs() for name, a in s.params.items()}
+        dx, dp = _vjp(s, params, s.tops()[0], top)
+        e_dx = p.gamma(n) * dx + n * p.eta
+        e_dp = {name: p.gamma(m) * d + m * p.eta for name, d in dp.items()}
+        if e_g.any():
+            carried, carried_p = _vjp(s, params, s.tops()[0], e_g)
+            e_dx = e_dx + carried
+            e_dp = {name: e + carried_p[name] for name, e in e_dp.items()}
+        if s.errors[0].any():
+            _, from_x = _vjp(s, params, s.errors[0], top)
+            # a bias gradient does not depend on x
+            e_dp = {name: e if name == "bias" else e + from_x[name] for name, e in e_dp.items()}
+        return Backward(
+            (Bound(e_dx, f"certified: {label} dx, n = {n}", magnitude=dx),),
+            {name: Bound(e, f"certified: {label} d{name}, n = {m}") for name, e in e_dp.items()},
+        )
+
+
+def convolution_counts(s: Operands) -> tuple[str, int, int, int]:
+    """A convolution sums C_in/groups * K products a value, C_out/groups * K for dx, batch * positions for dW."""
+    conv = s.module
+    assert isinstance(conv, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    area = math.prod(conv.kernel_size)
+    dims = len(conv.kernel_size)
+    # a border pixel that is copied into the padding gets the gradient of each copy as well
+    copies = 1 if conv.padding_mode == "zeros" else 3**dims
+    batch = s.output.shape[0] if s.output.dim() == dims + 2 else 1
+    positions = math.prod(s.output.shape[-dims:])
+    n = conv.in_channels // conv.groups * area
+    return f"conv{dims}d", n, conv.out_channels // conv.groups * area * copies, max(1, batch * positions)
+
+
+def linear_counts(s: Operands) -> tuple[str, int, int, int]:
+    """A dense layer sums fan-in products a value, fan-out for dx, one a row for dW."""
+    linear = s.module
+    assert isinstance(linear, nn.Linear)
+    return "linear", linear.in_features, linear.out_features, max(1, math.prod(s.inputs[0].shape[:-1]))
+
+
+class MeanPool(Rule):
+    """Mean over a window: a sum of n terms and a division; dx sums the shares of the windows that overlap."""
+
+    def forward(self, s: Operands) -> Bound:
+        n, _, label = self._counts(s.module)
+        p = s.precision
+        e = s.module(s.errors[0] + p.gamma(n + 2) * s.tops()[0]) + (n + 1) * p.eta
+        return Bound(e, f"certified: {label}, n = {n}")
+
+    def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
+        _, c, label = self._counts(s.module)
+        p = s.precision
+        dx, _ = _vjp(s, {}, s.inputs[0], g.abs() + 2 * e_g)
+        e = p.gamma(c + 2) * dx + c * p.eta
+        if e_g.any():
+            e = e + _vjp(s, {}, s.inputs[0], e_g)[0]
+        return Backward((Bound(e, f"certified: {label} dx, n = {c}", magnitude=dx),))
+
+    @staticmethod
+    def _counts(module: nn.Module) -> tuple[int, int, str]:
+        assert isinstance(module, nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d)
+        dims = int(type(module).__name__[-2])
+        kernel, stride = as_tuple(module.kernel_size, dims), as_tuple(module.stride, dims)
+        overlap = math.prod(-(-k // t) for k, t in zip(kernel, stride, strict=True))
+        return math.prod(kernel), overlap, f"avgpool{dims}d"
+
+
+def as_tuple(value: int | tuple[int, ...], dims: int) -> tuple[int, ...]:
+    """A hyperparameter as torch takes it (a number, or one each dimension) as one each dimension."""
+    if isinstance(value, int):
+        return (value,) * dims
+    return tuple(value) if len(value) == dims else tuple(value) * dims
+
+
+class Exact(Rule):
+    """Reshapes and copies: the same bits in another order."""
+
+    def forward(self, s: Operands) -> Bound:
+        return Bound(s.module(s.errors[0]), "certified: exact, only the shape changes")
+
+    def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
+        shape = s.inputs[0].shape
+        rule = "certified: exact, only the shape changes"
+        return Backward((Bound(e_g.reshape(shape), rule, magnitude=g.abs().reshape(shape)),))
+
+
+class Sum(Rule):
+    """y = a + b: one rounding forward, none backward."""
+
+    def forward(self, s: Operands) -> Bound:
+        e = sum(s.errors, torch.zeros_like(s.output)) + s.precision.gamma(len(s.inputs) - 1) * sum(s.tops())
+        return Bound(e, f"certified: sum of {len(s.inputs)}")
+
+    def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
+        return Backward(tuple(Bound(e_g, "certified: exact, the gradient is handed on", g.abs()) for _ in s.inputs))
+
+
+class Masked(Rule):
+    """Dropout with a given mask: y = x m / (1 - p), two roundings either way."""
+
+    def forward(self, s: Operands) -> Bound:
+        scale = s.params["mask"].abs() / (1 - float(s.module.p))  # type: ignore[arg-type]  # p is a float on our module
+        e = scale * (s.errors[0] + 3 * s.precision.u * s.tops()[0]) + s.precision.eta
+        return Bound(e, "certified: dropout with a given mask")
+
+    def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
+        scale = s.params["mask"].abs() / (1 - float(s.module.p))  # type: ignore[arg-type]  # as above
+        top = g.abs() + 2 * e_g
+        e = scale * (e_g + 3 * s.precision.u * top) + s.precision.eta
+        return Backward((Bound(e, "certified: dropout dx", magnitude=scale * top),))

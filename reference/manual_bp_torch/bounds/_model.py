@@ -1,0 +1,136 @@
+"""The model of rounding that every certified bound rests on, and the shapes of what a rule returns.
+
+Two correct implementations of an operation differ by rounding only. A rule computes, per element, a bound ``e`` on
+how far any reasonable implementation in the working precision can be from the exact result; two implementations may
+then differ by ``2 e``. Bounds are computed in float64 from the actual operands.
+
+u is the unit roundoff, gamma_n = n u / (1 - n u) bounds the relative error of n roundings in a row (Higham 2002,
+Accuracy and Stability of Numerical Algorithms, lemma 3.1), eta is the smallest normal number (what a flush to zero
+loses).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+#: The bounds themselves are computed with rounding; this makes up for it (float64 sums of up to 1e7 terms).
+INFLATION = 1.0 + 1e-9
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Rounding of the working dtype."""
+
+    u: float
+    eta: float
+
+    @classmethod
+    def of(cls, dtype: torch.dtype) -> Precision:
+        info = torch.finfo(dtype)
+        return cls(u=info.eps / 2, eta=info.tiny)
+
+    def gamma(self, n: int) -> float:
+        """Bound on the relative error of n roundings; infinite where that says nothing any more."""
+        nu = n * self.u
+        return nu / (1 - nu) if nu < 1 else float("inf")
+
+
+@dataclass(frozen=True)
+class Kinks:
+    """Elements of an input gradient where the operation has no derivative.
+
+    ``low`` and ``high`` span what a valid subgradient may give at the elements of ``mask``. ``valid``, if given, holds
+    a whole candidate gradient against what single elements cannot show (shares of a pooling window that must add up)
+    and returns the mask of the elements it accepts.
+    """
+
+    mask: Tensor
+    low: Tensor
+    high: Tensor
+    convention: str
+    valid: Callable[[Tensor, Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A per-element bound ``e`` with the rule it comes from.
+
+    ``magnitude`` bounds the absolute value of what is computed; sums of several contributions need it.
+    ``kinks`` is given for input gradients of operations that are not differentiable everywhere.
+    ``alternatives`` are other right answers with bounds of their own: the derivative written in terms of the step's
+    reported output, for instance.
+    """
+
+    e: Tensor
+    rule: str
+    magnitude: Tensor | None = None
+    kinks: Kinks | None = None
+    alternatives: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another right answer: its value, its own bound, why it is right, and whether it is one at a kink only."""
+
+    value: Tensor
+    e: Tensor
+    reason: str
+    kink: bool = False
+
+
+@dataclass(frozen=True)
+class Backward:
+    """Bounds of one backward step: one for each input, and one for each parameter by its name."""
+
+    inputs: tuple[Bound, ...]
+    params: dict[str, Bound] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What one step works on, all in float64.
+
+    Attributes
+    ----------
+    module
+        The torch module in float64 (for its hyperparameters, and to run linear operations on absolute values).
+    inputs, errors
+        The step's inputs and the bounds of what they already carry (zero in an isolated check).
+    params
+        Parameters and buffers by their names; they carry no error, both sides have the same bits.
+    output
+        What the step reported (isolated) or what torch computed (end to end).
+    precision
+        Of the dtype under judgement, not of these operands.
+    """
+
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+    errors: tuple[Tensor, ...]
+    params: Mapping[str, Tensor]
+    output: Tensor
+    precision: Precision
+
+    @property
+    def isolated(self) -> bool:
+        return not any(bool(e.any()) for e in self.errors)
+
+    def tops(self) -> tuple[Tensor, ...]:
+        """|x| + 2 e: what the absolute value of an input is at most, on either side."""
+        return tuple(x.abs() + 2 * e for x, e in zip(self.inputs, self.errors, strict=True))
+
+
+class Rule:
+    """A certified bound: how rounding enters and errors pass through one kind of step, forward and backward."""
+
+    def forward(self, s: Operands) -> Bound:
+        """Bound of the output."""
+        raise NotImplementedError
+
+    def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
+        """Bounds of all gradients, given the upstream gradient ``g`` and the error ``e_g`` that it carries."""
+        raise NotImplementedError

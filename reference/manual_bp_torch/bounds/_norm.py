@@ -1,0 +1,121 @@
+"""Bounds of batch and layer normalisation.
+
+With d = x - mu, v = mean d^2, r = 1 / sqrt(v + eps), xhat = d r over groups of m elements, y = gamma xhat + beta and
+
+    dL/dx = gamma r (g - mean g - xhat mean(g xhat))
+
+errors are followed through these intermediate results. The variance may be computed in two passes, in one pass
+(mean x^2 - mu^2) or by Welford's update; the one-pass formula cancels, so its terms enter as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from manual_bp_torch.bounds._model import Backward, Bound, Operands, Rule
+
+
+@dataclass(frozen=True)
+class _Parts:
+    label: str
+    axes: tuple[int, ...]  # over which x is normalised
+    summed: tuple[int, ...]  # over which a parameter's gradient is summed
+    m: int
+    weight: Tensor  # broadcast against x
+    bias: Tensor
+    xhat: Tensor
+    e_xhat: Tensor
+    r: Tensor
+    e_r: Tensor
+    fixed: bool  # statistics are given, not computed from x
+
+
+def _parts(s: Operands) -> _Parts:
+    x, e_x, p = s.inputs[0], s.errors[0], s.precision
+    module = s.module
+    eps = float(module.eps)  # type: ignore[arg-type]  # a float on every normalisation layer
+    if isinstance(module, nn.LayerNorm):
+        k = len(module.normalized_shape)
+        axes = tuple(range(x.dim() - k, x.dim()))
+        summed = tuple(range(x.dim() - k))
+        shape = (1,) * (x.dim() - k) + tuple(module.normalized_shape)
+        label, fixed = "layernorm", False
+    else:
+        axes = summed = tuple(d for d in range(x.dim()) if d != 1)
+        shape = tuple(-1 if d == 1 else 1 for d in range(x.dim()))
+        label = type(module).__name__.lower()
+        fixed = not module.training and "running_mean" in s.params
+    m = max(1, math.prod(x.shape[d] for d in axes))
+    one = torch.ones((), dtype=x.dtype)
+    weight = s.params["weight"].reshape(shape) if "weight" in s.params else one
+    bias = s.params["bias"].reshape(shape) if "bias" in s.params else 0 * one
+    top = x.abs() + 2 * e_x
+    if fixed:
+        mu, v = s.params["running_mean"].reshape(shape), s.params["running_var"].reshape(shape)
+        e_mu, e_v = torch.zeros_like(mu), torch.zeros_like(v)
+        d = x - mu
+        e_d = e_x + 2 * p.u * (top + mu.abs())
+    else:
+        gamma = p.gamma(m + 4)
+        mean_top = top.mean(axes, keepdim=True)
+        mu = x.mean(axes, keepdim=True)
+        e_mu = e_x.mean(axes, keepdim=True) + gamma * mean_top
+        d = x - mu
+        e_d = e_x + e_mu + 2 * p.u * (top + mu.abs())
+        v = (d * d).mean(axes, keepdim=True)
+        two_pass = (2 * d.abs() * e_d + e_d * e_d).mean(axes, keepdim=True)
+        one_pass = (top * top).mean(axes, keepdim=True) + mean_top * mean_top
+        e_v = two_pass + gamma * one_pass
+    r = torch.rsqrt(v + eps)
+    r_top = torch.rsqrt(torch.clamp(v + eps - 2 * e_v, min=eps * (1 - 8 * p.u)))
+    e_r = (r_top - r).clamp(min=0.0) + 6 * p.u * r_top
+    xhat = d * r
+    e_xhat = e_d * (r + e_r) + d.abs() * e_r + 3 * p.u * xhat.abs() + p.eta
+    return _Parts(label, axes, summed, m, weight, bias, xhat, e_xhat, r, e_r, fixed)
+
+
+class Normalisation(Rule):
+    """BatchNorm (training, evaluation) and LayerNorm."""
+
+    def forward(self, s: Operands) -> Bound:
+        q, p = _parts(s), s.precision
+        scaled = (q.weight * q.xhat).abs() + q.weight.abs() * 2 * q.e_xhat
+        # x (gamma r) + (beta - mu gamma r), the folded form, adds the size of its two halves
+        folded = (s.tops()[0] + (s.inputs[0] - q.xhat / q.r).abs()) * (q.weight * q.r).abs()
+        e = q.weight.abs() * q.e_xhat + p.u * (4 * scaled + 2 * q.bias.abs() + 4 * folded) + p.eta
+        return Bound(e, f"certified: {q.label}, m = {q.m}")
+
+    def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
+        q, p = _parts(s), s.precision
+        top = g.abs() + 2 * e_g
+        xhat_top = q.xhat.abs() + 2 * q.e_xhat
+        n = max(1, math.prod(g.shape[d] for d in q.summed))
+        params: dict[str, Bound] = {}
+        if "weight" in s.params:
+            e_product = e_g * xhat_top + top * q.e_xhat + p.gamma(n + 2) * top * xhat_top
+            params["weight"] = self._parameter(s, q, e_product, "weight", n)
+            if "bias" in s.params:
+                params["bias"] = self._parameter(s, q, e_g + p.gamma(n) * top, "bias", n)
+        w, e_w = q.weight.abs(), q.weight.abs() * e_g + 2 * p.u * q.weight.abs() * top
+        if q.fixed:
+            magnitude = w * top * (q.r + q.e_r)
+            e = e_w * (q.r + q.e_r) + w * top * (q.e_r + 2 * p.u * q.r) + p.eta
+            return Backward((Bound(e, f"certified: {q.label} dx, statistics given", magnitude),), params)
+        gw = w * top
+        mean = gw.mean(q.axes, keepdim=True)
+        dot = (gw * xhat_top).mean(q.axes, keepdim=True)
+        bracket = gw + mean + xhat_top * dot
+        e_mean = e_w.mean(q.axes, keepdim=True)
+        e_dot = (e_w * xhat_top + gw * q.e_xhat).mean(q.axes, keepdim=True)
+        e_bracket = e_w + e_mean + q.e_xhat * dot + xhat_top * e_dot + p.gamma(2 * q.m + 16) * bracket
+        e = e_bracket * (q.r + q.e_r) + bracket * (q.e_r + 4 * p.u * q.r) + p.eta
+        return Backward((Bound(e, f"certified: {q.label} dx, m = {q.m}", bracket * (q.r + q.e_r)),), params)
+
+    @staticmethod
+    def _parameter(s: Operands, q: _Parts, e: Tensor, name: str, n: int) -> Bound:
+        e = e.sum(q.summed) if q.summed else e
+        return Bound(e.reshape(s.params[name].shape) + n * s.precision.eta, f"certified: {q.label} d{name}, n = {n}")

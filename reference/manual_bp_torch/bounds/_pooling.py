@@ -1,0 +1,137 @@
+"""Bounds of max pooling, and which gradients are valid where a window has several maxima.
+
+Forward, a maximum is off by at most the largest error in its window, and exact when nothing is carried. Backward,
+the whole upstream gradient goes to the maximum: exact, up to the order in which overlapping windows add up. Where a
+window has several maxima, any split of its gradient among them that adds up is a subgradient.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from manual_bp_torch.bounds._linear import as_tuple
+from manual_bp_torch.bounds._model import Backward, Bound, Kinks, Operands, Rule
+
+CONVENTION = "torch gives the whole gradient to the first of equal maxima"
+
+
+class MaxPool(Rule):
+    """Max pooling in one, two or three dimensions, any stride, padding, dilation and ceil_mode."""
+
+    def forward(self, s: Operands) -> Bound:
+        label = type(s.module).__name__.lower()
+        if s.isolated:
+            return Bound(torch.zeros_like(s.output), f"certified: {label}, exact")
+        index, valid = window_indices(s.module, s.inputs[0].shape, s.output.shape)
+        e = _gather(s.errors[0], index, valid, s.output, 0.0).amax(-1)
+        return Bound(e.reshape(s.output.shape), f"certified: {label}")
+
+    def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
+        x, e_x = s.inputs[0], s.errors[0]
+        label = type(s.module).__name__.lower()
+        index, valid = window_indices(s.module, x.shape, s.output.shape)
+        windows = _gather(x, index, valid, s.output, -math.inf)  # (planes, windows, kernel)
+        slack = _gather(e_x, index, valid, s.output, 0.0)
+        planes = windows.shape[0]
+        floor = (windows - 2 * slack).amax(-1, keepdim=True)
+        several = (windows + 2 * slack >= floor) & valid
+        contested = several.sum(-1, keepdim=True) > 1
+        top = (g.abs() + 2 * e_g).reshape(planes, -1, 1)
+        e_top = e_g.reshape(planes, -1, 1)
+        size = _scatter(several * top, index, valid, x.shape)
+        carried = torch.where(contested & (slack.amax(-1, keepdim=True) > 0), top, e_top) * several
+        overlap = int(_scatter(valid.expand_as(several).to(x.dtype), index, valid, x.shape).amax()) if x.numel() else 1
+        e = _scatter(carried, index, valid, x.shape) + s.precision.gamma(max(0, overlap - 1)) * size
+        kinks = None
+        if s.isolated and bool(contested.any()):
+            kinks = _kinks(x, windows, index, valid, g)
+        return Backward((Bound(e, f"certified: {label} dx, n = {overlap}", size, kinks),))
+
+
+def _kinks(x: Tensor, windows: Tensor, index: Tensor, valid: Tensor, g: Tensor) -> Kinks:
+    """Which elements share a window's gradient, between which values, and the test that every split adds up."""
+    planes = windows.shape[0]
+    winners = (windows == windows.amax(-1, keepdim=True)) & valid
+    tie = winners.sum(-1, keepdim=True) > 1
+    share = g.reshape(planes, -1, 1) * winners
+    sole = torch.where(tie, 0.0, share)
+    low = _scatter(sole + torch.where(tie, share.clamp(max=0.0), 0.0), index, valid, x.shape)
+    high = _scatter(sole + torch.where(tie, share.clamp(min=0.0), 0.0), index, valid, x.shape)
+    mask = _scatter((winners & tie).to(x.dtype), index, valid, x.shape) > 0
+    groups = _components(winners & tie, index, x)
+    certain = _scatter(sole, index, valid, x.shape)
+    budget = torch.zeros(int(groups.max()) + 1, dtype=x.dtype)
+    tied_windows = tie.squeeze(-1)
+    first = (winners & tie).to(torch.uint8).argmax(-1, keepdim=True)
+    flat = groups.reshape(planes, -1)
+    owner = torch.gather(flat, 1, index[None].expand(planes, -1, -1).gather(-1, first).squeeze(-1))
+    budget.index_add_(0, owner[tied_windows], g.reshape(planes, -1)[tied_windows])
+
+    def adds_up(candidate: Tensor, e: Tensor) -> Tensor:
+        inside = (candidate >= low - 2 * e) & (candidate <= high + 2 * e) & mask
+        given = torch.zeros_like(budget).index_add_(0, groups[mask], (candidate - certain)[mask])
+        room = torch.zeros_like(budget).index_add_(0, groups[mask], (2 * e + 4 * _eps(candidate) * high.abs().maximum(low.abs()))[mask])
+        balanced = (given - budget).abs() <= room
+        return inside & balanced[groups]
+
+    return Kinks(mask, low, high, CONVENTION, adds_up)
+
+
+def _eps(candidate: Tensor) -> float:
+    return float(torch.finfo(candidate.dtype).eps)
+
+
+def _components(tied: Tensor, index: Tensor, x: Tensor) -> Tensor:
+    """Number of the group each element of ``x`` belongs to; elements that share a tied window share a group."""
+    planes, area = tied.shape[0], math.prod(x.shape) // max(1, tied.shape[0])
+    label = torch.arange(planes * area).reshape(planes, area)
+    at = index[None].expand(planes, -1, -1).clamp(min=0)
+    flat = at.reshape(planes, -1)
+    while True:
+        seen = torch.gather(label, 1, flat).reshape(at.shape)
+        lowest = torch.where(tied, seen, planes * area).amin(-1, keepdim=True).expand_as(seen)
+        proposal = torch.where(tied, lowest, seen).reshape(planes, -1)
+        new = label.clone().scatter_reduce_(1, flat, proposal, "amin")
+        if torch.equal(new, label):
+            return label.reshape(x.shape)
+        label = new
+
+
+def window_indices(module: nn.Module, shape: torch.Size, out: torch.Size) -> tuple[Tensor, Tensor]:
+    """Positions (flattened, per plane) that each window reads, (windows, kernel), and which of them are inside."""
+    dims = int(type(module).__name__[-2])
+    get = lambda name: as_tuple(getattr(module, name), dims)  # noqa: E731  # three short look-ups
+    kernel, stride, padding, dilation = get("kernel_size"), get("stride"), get("padding"), get("dilation")
+    size, count = shape[-dims:], out[-dims:]
+    axes = [
+        torch.arange(count[d])[:, None] * stride[d] - padding[d] + torch.arange(kernel[d])[None] * dilation[d]
+        for d in range(dims)
+    ]  # each (count, kernel)
+    flat = torch.zeros((1, 1), dtype=torch.long)
+    inside = torch.ones((1, 1), dtype=torch.bool)
+    for d, axis in enumerate(axes):
+        ok = (axis >= 0) & (axis < size[d])
+        flat = (flat[:, None, :, None] * size[d] + axis.clamp(0, max(0, size[d] - 1))[None, :, None, :]).flatten(2).flatten(0, 1)
+        inside = (inside[:, None, :, None] & ok[None, :, None, :]).flatten(2).flatten(0, 1)
+    assert flat.shape == (math.prod(count), math.prod(kernel)), list(itertools.chain(flat.shape))
+    return flat, inside
+
+
+def _gather(a: Tensor, index: Tensor, valid: Tensor, out: Tensor, outside: float) -> Tensor:
+    """The windows of every plane, (planes, windows, kernel), with ``outside`` where the padding is."""
+    planes = out.numel() // max(1, index.shape[0])
+    flat = a.reshape(planes, -1)
+    return torch.where(valid, flat[:, index.reshape(-1)].reshape(planes, *index.shape), outside)
+
+
+def _scatter(a: Tensor, index: Tensor, valid: Tensor, shape: torch.Size) -> Tensor:
+    """Add up, for every element, what the windows that read it hold for it."""
+    planes = a.shape[0]
+    area = math.prod(shape) // max(1, planes)
+    total = torch.zeros((planes, area), dtype=a.dtype)
+    source = torch.where(valid, a, 0.0).reshape(planes, -1)
+    return total.index_add_(1, index.reshape(-1), source).reshape(shape)

@@ -1,0 +1,298 @@
+"""The torch side of a judgement: reference pass, replay with the candidate's numbers, bounds, referee.
+
+`Judge` is built once for a network and dtype; `Judge.items` turns one candidate's trace on one probe into what
+`manual_bp.compare` needs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from manual_bp.compare import Alternative, Expected, Item, KinkSet
+from manual_bp.network import INPUT, Network
+from manual_bp.nn import Optimizer
+from manual_bp.report import Check, Referee
+from manual_bp.trace import GRAD, NEW, Array, Quantity, Trace
+from manual_bp_torch.bounds import INFLATION, Bound, Kinks, Precision, update_bound
+from manual_bp_torch.build import TORCH_DTYPES, build, loss_for, optimizer_for
+from manual_bp_torch.certify import Plan, PlanStep, certify
+from manual_bp_torch.tapping import Pass, run_pass
+from manual_bp_torch.weights import load, to_numpy, to_torch
+
+_WIDE = torch.float64
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One pass of torch with its bounds; ``used`` is what each step was given, in float64."""
+
+    found: Pass
+    bounds: dict[str, Bound]
+
+
+class Judge:
+    """Judges hand-written passes of one network in one dtype.
+
+    Parameters
+    ----------
+    network
+        The description; the reference is built from it.
+    dtype
+        "float32" or "float64", of weights, inputs and every quantity.
+    """
+
+    def __init__(self, network: Network, dtype: str) -> None:
+        self.network = network
+        self.dtype = TORCH_DTYPES[dtype]
+        self.module = build(network, self.dtype)
+        self.loss = loss_for(network.loss, self.dtype)
+        self.precision = Precision.of(self.dtype)
+        wide = copy.deepcopy(self.module).to(_WIDE)
+        for parameter in wide.parameters():
+            parameter.requires_grad_(False)
+        self._wide_loss = copy.deepcopy(self.loss).to(_WIDE)
+        self._wide = wide
+        self._buffers = tuple(network.buffer_shapes())
+        self._parameters = tuple(network.parameter_shapes())
+        self.plan = Plan(
+            tuple(
+                PlanStep(
+                    node.name,
+                    wide.get_submodule(node.name),
+                    node.inputs,
+                    {p: f"{node.name}.{p}" for p in (*node.layer.parameter_shapes(), *node.layer.buffer_shapes())},
+                )
+                for node in network.nodes
+            ),
+            network.loss_name,
+            self._wide_loss,
+            network.output,
+        )
+
+    # ------------------------------------------------------------------ passes
+
+    def items(self, params: Mapping[str, Array], x: Array, y: Array, candidate: Trace) -> tuple[Item, ...]:
+        """What every quantity of the network should be, end to end and isolated.
+
+        Parameters
+        ----------
+        params
+            The probe's parameters and buffers, as both sides were given them.
+        candidate
+            What the hand-written side reports; quantities that are absent or misshapen are not substituted.
+        """
+        load(self.module, params)
+        inputs = {name: to_torch(a) for name, a in params.items()}
+        target = to_torch(y)
+        quantities = self.network.quantities()
+        claims = self._claims(candidate, params, x)
+        with torch.no_grad():
+            end = self._side(self.module, self.loss, inputs, to_torch(x), target, {})
+            iso = self._side(self.module, self.loss, inputs, to_torch(x), target, claims)
+            given = {INPUT: to_torch(x), **inputs}
+            updates = {}
+            if self.network.optimizer is not None:
+                updates = self._updates(self.network.optimizer, inputs, end, iso, claims)
+            return tuple(self._item(q, given, end, iso, updates) for q in quantities)
+
+    def _claims(self, candidate: Trace, params: Mapping[str, Array], x: Array) -> dict[str, Tensor]:
+        shapes = self._shapes(params, x)
+        name_of_dtype = str(self.dtype).removeprefix("torch.")
+        return {
+            name: to_torch(array)
+            for name, array in candidate.items()
+            if name in shapes and array.shape == shapes[name] and str(array.dtype) == name_of_dtype
+        }
+
+    def _shapes(self, params: Mapping[str, Array], x: Array) -> dict[str, tuple[int, ...]]:
+        """Shape of every quantity that can be substituted; found by running the module once on nothing but shapes."""
+        found: dict[str, tuple[int, ...]] = {INPUT: x.shape, self.network.loss_name: ()}
+        values = {INPUT: to_torch(x)}
+        with torch.no_grad():
+            for step in self.plan.steps:
+                own = self.module.get_submodule(step.name)
+                state = {local: to_torch(params[name]) for local, name in step.params.items()}
+                values[step.name] = torch.func.functional_call(own, state, tuple(values[i] for i in step.inputs))
+                found[step.name] = tuple(values[step.name].shape)
+        found |= {name: tuple(params[name].shape) for name in self._parameters}
+        return {**found, **{name + GRAD: shape for name, shape in found.items() if name != self.network.loss_name}}
+
+    def _side(
+        self,
+        module: nn.Module,
+        loss: nn.Module,
+        inputs: Mapping[str, Tensor],
+        x: Tensor,
+        y: Tensor,
+        claims: Mapping[str, Tensor],
+    ) -> _Side:
+        found = run_pass(
+            module,
+            loss,
+            {name: inputs[name] for name in self._parameters},
+            {name: inputs[name] for name in self._buffers},
+            x,
+            y,
+            names=tuple(node.name for node in self.network.nodes),
+            loss_name=self.network.loss_name,
+            claims=claims,
+        )
+        values = {**found.values, **{n: inputs[n] for n in self._buffers}}
+        used = {name: claims.get(name, t).to(_WIDE) for name, t in values.items()}
+        grads = {n.removesuffix(GRAD) + GRAD: claims.get(n, t).to(_WIDE) for n, t in found.grads.items()}
+        target = y.to(_WIDE) if y.is_floating_point() else y
+        bounds = certify(self.plan, used, grads, target, self.precision, claimed=claims.keys())
+        return _Side(found, bounds)
+
+    def _updates(
+        self,
+        optimizer: Optimizer,
+        inputs: Mapping[str, Tensor],
+        end: _Side,
+        iso: _Side,
+        claims: Mapping[str, Tensor],
+    ) -> dict[str, tuple[Expected, Expected]]:
+        """The optimiser's step, from the candidate's own gradients and from the reference's."""
+        answers: list[dict[str, Expected]] = []
+        for side, own in ((iso, claims), (end, {})):
+            old = {n: own.get(n, inputs[n]).clone().requires_grad_() for n in self._parameters}
+            for name, parameter in old.items():
+                parameter.grad = own.get(name + GRAD, side.found.grads[name + GRAD]).clone()
+            before = {name: p.detach().to(_WIDE) for name, p in old.items()}
+            stepper = optimizer_for(optimizer, list(old.values()))
+            stepper.step()
+            found = {}
+            for name, parameter in old.items():
+                g = parameter.grad
+                assert g is not None
+                carried = side.bounds.get(name + GRAD)
+                zero = torch.zeros_like(before[name])
+                e_g = zero if name + GRAD in own or carried is None else carried.e
+                new = parameter.detach()
+                bound = update_bound(stepper, new.to(_WIDE), before[name], g.to(_WIDE), e_g, self.precision)
+                found[name] = _expected(new, bound)
+            answers.append(found)
+        return {name + NEW: (answers[0][name], answers[1][name]) for name in self._parameters}
+
+    # ------------------------------------------------------------------ items
+
+    def _item(
+        self,
+        quantity: Quantity,
+        given: Mapping[str, Tensor],
+        end: _Side,
+        iso: _Side,
+        updates: Mapping[str, tuple[Expected, Expected]],
+    ) -> Item:
+        name = quantity.name
+        if name in updates:
+            isolated, end_to_end = updates[name]
+            return Item(quantity=quantity, isolated=isolated, end_to_end=end_to_end)
+        if name in given:
+            same = Bound(torch.zeros(given[name].shape, dtype=_WIDE), "identical: both sides are given the same bits")
+            answer = _expected(given[name], same)
+            return Item(quantity=quantity, isolated=answer, end_to_end=answer)
+        found_iso, found_end = ({**side.found.values, **side.found.grads}.get(name) for side in (iso, end))
+        if found_iso is None or found_end is None:
+            # nothing depends on it: its gradient is zero
+            like = given.get(name.removesuffix(GRAD), torch.zeros(()))
+            zero = torch.zeros_like(like)
+            answer = _expected(zero, Bound(torch.zeros(like.shape, dtype=_WIDE), "exact: the loss does not depend on it"))
+            return Item(quantity=quantity, isolated=answer, end_to_end=answer)
+        bound_iso, bound_end = iso.bounds.get(name), end.bounds.get(name)
+        return Item(
+            quantity=quantity,
+            isolated=_expected(found_iso, bound_iso) if bound_iso else None,
+            end_to_end=_expected(found_end, bound_end) if bound_end else None,
+            alternatives=_alternatives(bound_iso),
+            kinks=_kink_set(bound_iso.kinks, bound_iso) if bound_iso and bound_iso.kinks else None,
+        )
+
+    # ------------------------------------------------------------------ referee
+
+    def referee(
+        self, params: Mapping[str, Array], x: Array, y: Array, candidate: Trace, checks: tuple[Check, ...]
+    ) -> dict[str, Referee]:
+        """For the quantities that differ: how far either side is from the same step in float64, in units of the bound.
+
+        Only for float32; in float64 there is no wider precision that torch could run in.
+        """
+        suspects = [c.name for c in checks if c.status in ("wrong", "nonfinite") and not c.name.endswith(NEW)]
+        if self.dtype == _WIDE or not suspects:
+            return {}
+        claims = self._claims(candidate, params, x)
+        inputs = {name: to_torch(a) for name, a in params.items()}
+        target = to_torch(y)
+        wide_y = target.to(_WIDE) if target.is_floating_point() else target
+        with torch.no_grad():
+            iso = self._side(self.module, self.loss, inputs, to_torch(x), target, claims)
+            truth = run_pass(
+                self._wide,
+                self._wide_loss,
+                {n: inputs[n].to(_WIDE) for n in self._parameters},
+                {n: inputs[n].to(_WIDE) if inputs[n].is_floating_point() else inputs[n] for n in self._buffers},
+                to_torch(x).to(_WIDE),
+                wide_y,
+                names=tuple(node.name for node in self.network.nodes),
+                loss_name=self.network.loss_name,
+                claims={n: t.to(_WIDE) for n, t in claims.items()},
+            )
+        verdicts = {}
+        for name in suspects:
+            exact = {**truth.values, **truth.grads}.get(name)
+            own = {**iso.found.values, **iso.found.grads}.get(name)
+            if exact is None or own is None or name not in claims or name not in iso.bounds:
+                continue
+            verdicts[name] = _verdict(claims[name], own, exact, iso.bounds[name].e)
+        return verdicts
+
+
+def _verdict(candidate: Tensor, reference: Tensor, truth: Tensor, e: Tensor) -> Referee:
+    def distance(side: Tensor) -> float:
+        error = (side.to(_WIDE) - truth).abs()
+        units = torch.where(error == 0, 0.0, error / (e * INFLATION))
+        return float(torch.nan_to_num(units, nan=float("inf")).max()) if units.numel() else 0.0
+
+    c, r = distance(candidate), distance(reference)
+    off_c, off_r = c > 1.0, r > 1.0
+    fault = "both" if off_c and off_r else "candidate" if off_c else "reference" if off_r else "neither"
+    return Referee(precision="float64", candidate=c, reference=r, fault=fault)  # type: ignore[arg-type]  # one of the four words
+
+
+def _expected(value: Tensor, bound: Bound) -> Expected:
+    # two correct sides are each within e of the exact result
+    allowed = (2 * INFLATION) * bound.e
+    return Expected(value=to_numpy(value), allowed=to_numpy(torch.nan_to_num(allowed, nan=float("inf"))), rule=bound.rule)
+
+
+def _alternatives(bound: Bound | None) -> tuple[Alternative, ...]:
+    if bound is None:
+        return ()
+    return tuple(
+        Alternative(
+            value=to_numpy(a.value),
+            allowed=to_numpy(torch.nan_to_num(2 * INFLATION * a.e, nan=0.0, posinf=float("inf"))),
+            reason=a.reason,
+            kink=a.kink,
+        )
+        for a in bound.alternatives
+    )
+
+
+def _kink_set(kinks: Kinks, bound: Bound) -> KinkSet:
+    def valid(candidate: Array) -> Array:
+        own = to_torch(candidate).to(_WIDE)
+        low, high = kinks.low - 2 * bound.e, kinks.high + 2 * bound.e
+        ok = (own >= low) & (own <= high)
+        if kinks.valid is not None:
+            ok &= kinks.valid(own, bound.e)
+        out: Array = np.asarray(ok.numpy())
+        return out
+
+    return KinkSet(mask=np.asarray(kinks.mask.numpy()), convention=kinks.convention, valid=valid)
