@@ -77,7 +77,7 @@ def _across(story: Story, width: int) -> Iterator[Text]:
         if name in names:
             at = names.index(name)
             start = LABEL + sum(widths[:at]) + JOINT * at
-            text = f"first wrong: {check.name} ({phase(check)} of {name})"
+            text = _text.shorten(f"first wrong: {check.name} ({phase(check)} of {name})", width - 4)
             over = max(0, start + 2 + cell_len(text) - width)
             if over and over + 2 <= start:
                 yield Text(" " * (start - cell_len(text) - 1) + text + " ▲", STYLE["wrong"])
@@ -116,20 +116,26 @@ def _down(story: Story, width: int) -> Iterator[Text]:
     first = _first_step(story)
     rails = _rails(steps) if not folded else [""] * len(steps)
     status = [[worst(story, step.name, kinds) for kinds in (FORWARD, BACKWARD, PARAMETERS)] for step in steps]
+    operations = [step.op if width >= 120 else step.op.split("(")[0] for step in steps]
+    dim = [QUIET] * len(steps)
+    bold = [TITLE if any(s not in HARMLESS for s in row if s) else "" for row in status]
+    here = ["◀ first wrong" if first and first[1] == step.name else "" for step in steps]
     columns = [
-        _table.Column(head="step", cells=[step.name for step in steps], elastic=True,
-                      styles=[TITLE if any(s not in HARMLESS for s in row if s) else "" for row in status]),
-        _table.Column(head="", cells=rails, styles=[QUIET] * len(steps), keep=2),
-        _table.Column(head="operation", cells=[step.op for step in steps], styles=[QUIET] * len(steps), keep=1, elastic=True),
-        _table.Column(head="reads", cells=_reads(steps), styles=[QUIET] * len(steps), keep=3, elastic=True),
+        _table.Column(head="step", cells=[step.name for step in steps], styles=bold, keep=9, least=28),
+        _table.Column(head="", cells=rails, styles=dim, keep=3),
+        _table.Column(head="operation", cells=operations, styles=dim, keep=1, least=16),
+        _table.Column(head="reads", cells=_reads(steps), styles=dim, keep=2, least=20),
         *(
-            _table.Column(head=head, cells=["" if step.role == "input" else _word(row[i]) for row, step in zip(status, steps, strict=True)],
-                          styles=[_style(row[i]) for row in status])
-            for i, head in enumerate(("forward", "backward", "parameters"))
+            _table.Column(
+                head=head,
+                cells=["" if step.role == "input" else _word(row[i]) for row, step in zip(status, steps, strict=True)],
+                styles=[_style(row[i]) for row in status],
+                keep=8 - i,
+            )
+            for i, head in enumerate(("forward", "backward", "weights"))
         ),
-        _table.Column(head="", cells=["◀ first wrong" if first and first[1] == step.name else "" for step in steps],
-                      styles=[STYLE["wrong"]] * len(steps), keep=0),
-    ]  # fmt: skip  # one column a line
+        _table.Column(head="", cells=here, styles=[STYLE["wrong"]] * len(steps), keep=5),
+    ]
     layout = _table.fit(columns, width - 2)
     text = list(_table.lines(layout, indent=2))
     yield text[0]

@@ -13,7 +13,7 @@ from manual_bp.render._say import OWN_FAULT, Story, cause, comparison, referee, 
 from manual_bp.report import Check, Comparison
 
 #: Wrong quantities told in full; the others are in the table, and in the other formats.
-MOST = 5
+MOST = 3
 
 #: Statuses whose picture is shown: an inherited error's would only repeat an earlier one.
 PICTURED = OWN_FAULT | {"kink"}
@@ -30,8 +30,16 @@ def first_wrong(story: Story) -> Iterator[Fact]:
     yield "First wrong", story.step_title(check), STYLE["wrong"]
     symbol = f"{check.symbol}: " if check.symbol else ""
     yield "", symbol + story.what_is_off(check), ""
-    if check.isolated and check.status == "wrong":
+    if check.isolated and check.isolated.mismatched and check.status == "wrong":
         yield "", "The step was judged alone, on the candidate's own inputs: the mistake is in this step.", QUIET
+    found = comparison(check)
+    if found and found.worst:
+        mine, torch = _text.pair(found.worst[0].candidate, found.worst[0].reference)
+        at = _text.index(found.worst[0].index)
+        yield "Worst", f"{at}{': ' if at else ''}the candidate says {mine}, should be {torch}", ""
+    for kind, finding in story.findings:
+        if finding.name == check.name:
+            yield kind, finding.text, TITLE
     yield from reasons(check)
 
 
@@ -77,13 +85,14 @@ def elements(found: Comparison, width: int) -> Iterator[Text]:
     """The worst elements: index, both values with the digits that tell them apart, difference, allowed."""
     pairs = [_text.pair(e.candidate, e.reference) for e in found.worst]
     size = len(found.worst)
+    column = _table.Column
     columns = [
-        _table.Column(head="worst at", cells=[_text.index(e.index) or "scalar" for e in found.worst], styles=[""] * size),
-        _table.Column(head="candidate", cells=[c for c, _ in pairs], styles=["red"] * size, right=True),
-        _table.Column(head="should be", cells=[r for _, r in pairs], styles=["green"] * size, right=True),
-        _table.Column(head="difference", right=True, keep=2, styles=[""] * size,
-                      cells=[_text.error(abs(e.candidate - e.reference)) for e in found.worst]),
-        _table.Column(head="allowed", cells=[_text.error(e.allowed) for e in found.worst], styles=[QUIET] * size, right=True),
+        column(head="worst at", cells=[_text.index(e.index) or "scalar" for e in found.worst], styles=[""] * size, keep=4),
+        column(head="candidate", cells=[c for c, _ in pairs], styles=["red"] * size, right=True),
+        column(head="should be", cells=[r for _, r in pairs], styles=["green"] * size, right=True, keep=8),
+        column(head="difference", cells=[_text.error(abs(e.candidate - e.reference)) for e in found.worst],
+               styles=[""] * size, right=True, keep=2),
+        column(head="allowed", cells=[_text.error(e.allowed) for e in found.worst], styles=[QUIET] * size, right=True, keep=3),
     ]  # fmt: skip  # one column a line
     yield from _table.lines(_table.fit(columns, width, 3), gap=3)
     if (more := found.mismatched - size) > 0:

@@ -90,7 +90,7 @@ def _numbers(plane: Plane, values: tuple[float, ...]) -> list[Text]:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else _text.value(value)
+    return f"{value + 0.0:.3g}" if math.isfinite(value) else _text.value(value)
 
 
 def _joined(cells: list[Text]) -> Text:

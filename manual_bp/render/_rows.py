@@ -19,50 +19,67 @@ FOLD_ABOVE = 60
 #: From this width on a step is written with the arguments of its operation.
 FULL_STEP = 120
 
+#: A step with its operation that is longer than this is written by its name alone where there is little room.
+LONG_STEP = 20
+
 
 def rows(story: Story, width: int) -> Iterator[Text]:
     """The table, forward pass before backward pass; equations beside or below the quantities."""
     checks = story.quantities
-    layout = _table.fit(_columns(story, full=width >= FULL_STEP), width - 2)
+    layout = _table.fit(_columns(story, full=width >= (FULL_STEP if not story.report.ok else FULL_STEP + 60)), width - 2)
     below = story.report.ok and not any(column.head == "must be" for column, _ in layout)
     head, *lines = _table.lines(layout, indent=2)
     folded = _folded(story)
     before = ""
     yield head
     for at, (line, check) in enumerate(zip(lines, checks, strict=True)):
-        if at in folded:
-            if at - 1 not in folded:
-                run = next(count for count in range(1, len(checks) + 1) if at + count not in folded)
-                yield Text(f"  ⋮ {_text.count(run, 'quantity', 'quantities')}, all right", QUIET)
-            continue
         if phase(check) != before:
             before = phase(check)
             yield Text(before, TITLE)
+        if at in folded:
+            if folded[at]:
+                yield Text(f"  ⋮ {_text.count(folded[at], 'quantity', 'quantities')}, all right", QUIET)
+            continue
         yield line
         if below and check.equation:
             yield Text("      " + check.equation, QUIET)
 
 
-def _folded(story: Story) -> set[int]:
-    """Which rows are left out: those of steps without a fault, in a long report that is not all right."""
+def _folded(story: Story) -> dict[int, int]:
+    """The rows left out: those of steps without a fault, in a long report that is not all right.
+
+    The first of each run has the length of the run, the others have 0.
+    """
     checks = story.quantities
     if len(checks) <= FOLD_ABOVE or story.report.ok:
-        return set()
+        return {}
     faulty = {(check.step, phase(check)) for check in checks if check.status != "pass"}
-    return {at for at, check in enumerate(checks) if (check.step, phase(check)) not in faulty}
+    folded: dict[int, int] = {}
+    start = 0
+    for at, check in enumerate(checks):
+        if (check.step, phase(check)) in faulty:
+            continue
+        if at - 1 not in folded or phase(check) != phase(checks[at - 1]):
+            start = at
+        folded[at] = 0
+        folded[start] += 1
+    return folded
 
 
 def _steps(story: Story, *, full: bool) -> list[str]:
-    """The step of each row, once a group: ``z1 = Conv2d(1, 1, kernel_size=3)``, or ``z1 Conv2d``."""
-    names, before = [], None
-    for check in story.quantities:
-        here = check.step, phase(check)
-        step = story.steps.get(check.step)
-        op = step.op if step and step.role != "input" else ""
-        name = f"{check.step} = {op}" if op and full else f"{check.step} {op.split('(')[0]}"
-        names.append(name.rstrip() if here != before else "")
-        before = here
-    return names
+    """The step of each row, once a group: ``z1 = Conv2d(1, 1, kernel_size=3)``, ``z1 Conv2d``, or ``z1`` if that is long."""
+    here = [(check.step, phase(check)) for check in story.quantities]
+    names = {name: _step(story, name, full=full) for name, _ in here}
+    if not full and max(map(len, names.values()), default=0) > LONG_STEP:
+        names = {name: name for name in names}
+    return [names[now[0]] if now != before else "" for before, now in zip([None, *here], here, strict=False)]
+
+
+def _step(story: Story, name: str, *, full: bool) -> str:
+    step = story.steps.get(name)
+    if step is None or step.role == "input":
+        return name
+    return f"{name} = {step.op}" if full else f"{name} {step.op.split('(')[0]}"
 
 
 def _columns(story: Story, *, full: bool) -> list[_table.Column]:
@@ -77,19 +94,20 @@ def _columns(story: Story, *, full: bool) -> list[_table.Column]:
         return _table.Column(head=head, cells=cells, styles=styles, **options)  # type: ignore[arg-type]  # options of Column
 
     return [
-        column("step", _steps(story, full=full), [""] * len(checks), keep=8, elastic=True),
-        column("", [SYMBOL[check.status] for check in checks], [STYLE[check.status] for check in checks]),
-        column("quantity", [check.name for check in checks], strong, elastic=True),
-        column("written", [check.symbol for check in checks], keep=3, elastic=True),
-        column("shape", [_text.shape(check.shape) for check in checks], keep=7),
-        column("error", [_text.error(f.max_abs_error) if f else "" for f in found], right=True),
-        column("of allowed", [_text.used(f.used) if f else "" for f in found], right=True),
-        column("", [_bar(f.used) if f else "" for f in found], keep=2),
-        column("verdict", [WORD[check.status] for check in checks], strong),
+        column("step", _steps(story, full=full), [""] * len(checks), keep=9, least=None if full else 12),
+        column("", [SYMBOL[check.status] for check in checks], [STYLE[check.status] for check in checks], keep=12),
+        column("quantity", [check.name for check in checks], strong, keep=14, least=28),
+        column("written", [check.symbol for check in checks], keep=2, least=16),
+        column("shape", [_text.shape(check.shape) for check in checks], keep=8),
+        column("error", [_text.error(f.max_abs_error) if f else "" for f in found], right=True, keep=10),
+        column("of allowed", [_text.used(f.used) if f else "" for f in found], right=True, keep=11),
+        column("", [_bar(f.used) if f else "" for f in found], keep=1),
+        column("verdict", [WORD[check.status] for check in checks], strong, keep=13),
         column("worst at", [_text.index(f.worst_index) if f else "" for f in found], keep=6),
-        column("probe", [check.probe if several else "" for check in checks], keep=5, elastic=True),
+        column("probe", [check.probe if several else "" for check in checks], keep=5, least=10),
         column("whole pass", overall, keep=4, right=True),
-        column("must be", [check.equation for check in checks], [QUIET] * len(checks), keep=1),
+        # Where all is right, the formulas say more than where the rounding is largest.
+        column("must be", [check.equation for check in checks], [QUIET] * len(checks), keep=7 if story.report.ok else 0),
     ]
 
 

@@ -19,11 +19,11 @@ WORD["nonfinite"] = "not finite"
 OWN_FAULT: frozenset[Status] = frozenset({"wrong", "nonfinite", "mismatch", "missing", "extra"})
 
 _FINDING = {
-    "wrong": "wrong",
-    "plumbing": "fed the wrong tensor",
-    "mutation": "changed in place",
-    "reference": "the reference is off",
-    "coverage": "not reported",
+    "wrong": "Wrong",
+    "plumbing": "Plumbing",
+    "mutation": "Mutation",
+    "reference": "Reference",
+    "coverage": "Coverage",
 }
 
 
@@ -111,7 +111,7 @@ class Story:
         probes = [probe.name for probe in report.probes] or list(dict.fromkeys(check.probe for check in report.checks))
         elements = sum(found.elements for check in report.checks if (found := comparison(check)))
         return [
-            report.network,
+            *([report.network] if report.title else []),
             report.dtype,
             f"seed {report.seed}",
             f"{_text.count(len(probes), 'probe')} ({_text.listed(probes, 4)})" if probes else "no probe",
@@ -182,12 +182,16 @@ _BARE = {"missing": "missing", "extra": "unknown to the reference", "mismatch": 
 
 
 def comparison(check: Check) -> Comparison | None:
-    """The comparison that decided: the step alone, or the whole pass where there is no isolated one."""
+    """The comparison that decided: the step alone, unless only the whole pass is off (a step fed the wrong tensor)."""
+    if check.status == "wrong" and check.isolated and not check.isolated.mismatched:
+        return check.end_to_end or check.isolated
     return check.isolated or check.end_to_end
 
 
 def phase(check: Check) -> str:
     """``forward pass``, ``backward pass``, ``update`` or ``parameters``."""
+    if check.status == "extra":
+        return "not in the network"
     words = {"value": "forward pass", "update": "update", "parameter": "parameters"}
     return words.get(check.kind, "backward pass")
 

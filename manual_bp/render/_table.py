@@ -10,20 +10,17 @@ from rich.text import Text
 
 from manual_bp.render import _text
 
-#: The narrowest that a column is shortened to before another column goes.
-SHORTEST = 16
-
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column. ``keep``: columns with a lower number go first; ``elastic``: may be shortened in the middle."""
+    """One column. ``keep``: columns with a lower number go first; ``least``: may be shortened to that, in the middle."""
 
     head: str
     cells: Sequence[str]
     styles: Sequence[str] = ()
     right: bool = False
     keep: int = 9
-    elastic: bool = False
+    least: int | None = None
 
     @property
     def width(self) -> int:
@@ -31,7 +28,7 @@ class Column:
 
     @property
     def narrowest(self) -> int:
-        return min(self.width, SHORTEST) if self.elastic else self.width
+        return self.width if self.least is None else min(self.width, self.least)
 
 
 def fit(columns: Sequence[Column], width: int, gap: int = 2) -> list[tuple[Column, int]]:
@@ -40,12 +37,12 @@ def fit(columns: Sequence[Column], width: int, gap: int = 2) -> list[tuple[Colum
     while len(kept) > 1 and sum(column.narrowest for column in kept) + gap * (len(kept) - 1) > width:
         kept.remove(min(kept, key=lambda column: column.keep))
     spare = width - gap * (len(kept) - 1) - sum(column.narrowest for column in kept)
-    widths = []
-    for column in kept:
+    widths: dict[int, int] = {}
+    for column in sorted(kept, key=lambda column: -column.keep):  # the most important grows first
         grown = min(column.width, column.narrowest + max(spare, 0))
         spare -= grown - column.narrowest
-        widths.append(min(grown, width))
-    return list(zip(kept, widths, strict=True))
+        widths[id(column)] = min(grown, width)
+    return [(column, widths[id(column)]) for column in kept]
 
 
 def lines(layout: Sequence[tuple[Column, int]], *, indent: int = 0, gap: int = 2, head: bool = True) -> Iterator[Text]:

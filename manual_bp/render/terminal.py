@@ -106,7 +106,7 @@ def _details(story: Story, width: int) -> Iterator[RenderableType]:
     inside = width - 4
     for check in story.culprits[: _detail.MOST]:
         yield ""
-        yield _detail.heading(check)
+        yield Padding(_detail.heading(check), 0)
         yield from (Padding(line, (0, 0, 0, 4)) for line in _detail.body(check, inside))
         yield from facts(_detail.facts(check, told=check is story.first), width)
     if hidden := story.culprits[_detail.MOST :]:
@@ -120,13 +120,14 @@ def _details(story: Story, width: int) -> Iterator[RenderableType]:
 def _inherited(story: Story) -> Iterator[_detail.Fact]:
     if story.inherited:
         names = _text.listed([check.name for check in story.inherited], 20)
-        yield mark("inherited"), f"{names}: right by themselves, off only because an earlier quantity is", ""
+        yield mark("inherited"), f"{names}: right alone, off only because something earlier is", ""
 
 
 def _closing(story: Story) -> Iterator[_detail.Fact]:
     """Findings, what the probes could not have shown, notes, how to run it again."""
     for kind, finding in story.findings:
-        yield f"Also {kind}", finding.text, STYLE["mismatch" if not story.report.ok else "kink"]
+        if story.first is None or finding.name != story.first.name:
+            yield kind, finding.text, STYLE["mismatch" if not story.report.ok else "kink"]
     if story.power:
         yield "Power", story.power, ""
     for position, text in enumerate(story.blind):
