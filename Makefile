@@ -37,12 +37,14 @@ setup: $(READY)
 
 # What is said here goes to stderr: stdout belongs to the report, as in  make compare ARGS="--format json" >report.json
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	    echo 'error: $(PYTHON) is no Python of at least 3.11. Name one: make PYTHON=/path/to/python3.11' >&2; exit 2; }
-	@$(RUN) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	    echo 'setting up $(VENV) (once; it takes some minutes)' >&2; \
-	    $(PYTHON) -m venv --clear $(VENV) >&2 || { \
-	        echo 'error: $(PYTHON) cannot make a virtual environment. On Debian: apt install python3-venv' >&2; exit 2; }; }
+	@if ! { test ! -e $(READY) || test "$$(cat $(READY))" = "$(CURDIR)"; } || \
+	    ! $(RUN) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	        echo 'error: $(PYTHON) is no Python of at least 3.11. Name one: make PYTHON=/path/to/python3.11'; exit 2; }; \
+	    echo 'setting up $(VENV) (once; it takes some minutes)'; \
+	    $(PYTHON) -m venv --clear $(VENV) || { \
+	        echo 'error: $(PYTHON) cannot make a virtual environment. On Debian: apt install python3-venv'; exit 2; }; \
+	fi >&2
 	@$(RUN) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]' >&2
 	@printf '%s\n' "$(CURDIR)" >$(READY)
 
