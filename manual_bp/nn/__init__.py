@@ -6,19 +6,25 @@ Class names, hyperparameters and their defaults are those of torch.nn and torch.
 
 from __future__ import annotations
 
-from ._activation import ReLU, Sigmoid, Tanh
+from ._activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from ._conv import Conv1d, Conv2d, Conv3d
+from ._dropout import Dropout
 from ._layer import Array, Cache, Gradients, Layer, Loss, NNError, Optimizer, Params, State
 from ._linear import Linear
 from ._loss import HalfSquaredError, HuberLoss, L1Loss, MSELoss, SmoothL1Loss
 from ._loss_binary import BCELoss, BCEWithLogitsLoss
 from ._loss_class import CrossEntropyLoss, NLLLoss
-from ._optim import SGD
+from ._norm import BatchNorm1d, BatchNorm2d, LayerNorm
+from ._optim import SGD, Adam, AdamW
 from ._pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 from ._shape import Add, Flatten, Identity
+from ._softmax import LogSoftmax, Softmax
 
 __all__ = [
+    "GELU",
     "SGD",
+    "Adam",
+    "AdamW",
     "Add",
     "Array",
     "AvgPool1d",
@@ -26,11 +32,14 @@ __all__ = [
     "AvgPool3d",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "Cache",
     "Conv1d",
     "Conv2d",
     "Conv3d",
     "CrossEntropyLoss",
+    "Dropout",
     "Flatten",
     "Gradients",
     "HalfSquaredError",
@@ -38,7 +47,10 @@ __all__ = [
     "Identity",
     "L1Loss",
     "Layer",
+    "LayerNorm",
+    "LeakyReLU",
     "Linear",
+    "LogSoftmax",
     "Loss",
     "MSELoss",
     "MaxPool1d",
@@ -49,8 +61,11 @@ __all__ = [
     "Optimizer",
     "Params",
     "ReLU",
+    "SiLU",
     "Sigmoid",
     "SmoothL1Loss",
+    "Softmax",
+    "Softplus",
     "State",
     "Tanh",
 ]

@@ -55,6 +55,14 @@ def check_choice(owner: object, field: str, value: str, choices: tuple[str, ...]
         raise NNError(f"{name_of(owner)}: {field}={value!r} is not one of {', '.join(map(repr, choices))}")
 
 
+def axis_of(owner: object, dim: int, x: Array) -> int:
+    """``dim`` counted from 0; a 0-d array passes for one with a single axis, as in torch."""
+    ndim = max(x.ndim, 1)
+    if not -ndim <= dim < ndim:
+        raise NNError(f"{name_of(owner)}: input has shape {x.shape}, which has no axis {dim}")
+    return dim % ndim
+
+
 def name_of(owner: object) -> str:
     """The class name that opens every message."""
     return type(owner).__name__

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._check import check_choice, check_input, check_match, ieee
+from ._check import check_choice, check_input, check_match, ieee, name_of
 from ._layer import Array, Cache, Loss, NNError
 
 
@@ -40,7 +40,7 @@ class ReducedLoss(Loss):
         share = np.asarray(upstream, dtype=losses.dtype)
         if share.ndim:
             raise NNError(
-                f"{type(self).__name__}: upstream has shape {share.shape}, but the loss is a scalar"
+                f"{name_of(self)}: upstream has shape {share.shape}, but the loss is a scalar"
                 f" (reduction {self.reduction!r})"
             )
         if self.reduction == "sum":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ._check import freeze, ieee
+from ._check import freeze, ieee, name_of
 from ._layer import Array, Cache, NNError
 from ._loss import ReducedLoss, check_pair
 from ._special import log_sigmoid, sigmoid
@@ -106,7 +106,7 @@ def factor(owner: object, what: str, values: npt.ArrayLike | None, prediction: A
         np.broadcast_to(array, prediction.shape)
     except ValueError:
         raise NNError(
-            f"{type(owner).__name__}: {what} of shape {array.shape} does not broadcast to the prediction's shape"
+            f"{name_of(owner)}: {what} of shape {array.shape} does not broadcast to the prediction's shape"
             f" {prediction.shape}"
         ) from None
     return array

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ._check import check_input, check_match, describe, freeze, ieee
+from ._check import check_input, check_match, describe, freeze, ieee, name_of
 from ._layer import Array, Cache, Loss, NNError
 from ._loss import ReducedLoss
 from ._special import log_softmax
@@ -162,7 +162,7 @@ def class_weights(owner: Loss, values: npt.ArrayLike | None, prediction: Array) 
     """The factor of each class, (C,); all 1 where none is set."""
     check_input(owner, prediction, "prediction")
     if prediction.ndim == 0:
-        raise NNError(f"{type(owner).__name__}: prediction is 0-d; expected (C,) or (N, C, ...)")
+        raise NNError(f"{name_of(owner)}: prediction is 0-d; expected (C,) or (N, C, ...)")
     n_classes = prediction.shape[class_axis(prediction)]
     if values is None:
         return np.ones(n_classes, prediction.dtype)
@@ -175,7 +175,7 @@ def class_index(owner: Loss, prediction: Array, target: object, ignore_index: in
     expected = prediction.shape[:axis] + prediction.shape[axis + 1 :]
     if not isinstance(target, np.ndarray) or target.shape != expected or target.dtype.kind not in "iu":
         raise NNError(
-            f"{type(owner).__name__}: target is {describe(target)}, expected class indices (integers) of shape"
+            f"{name_of(owner)}: target is {describe(target)}, expected class indices (integers) of shape"
             f" {expected} for a prediction of shape {prediction.shape}"
         )
     counted = np.asarray(target != ignore_index)
@@ -183,8 +183,7 @@ def class_index(owner: Loss, prediction: Array, target: object, ignore_index: in
     wrong = counted & ((target < 0) | (target >= n_classes))
     if wrong.any():
         raise NNError(
-            f"{type(owner).__name__}: target {target[wrong].flat[0]} is not one of the {n_classes} classes,"
-            " counted from 0"
+            f"{name_of(owner)}: target {target[wrong].flat[0]} is not one of the {n_classes} classes, counted from 0"
         )
     return np.where(counted, target, 0), counted
 

@@ -5,9 +5,13 @@ Formulas, defaults and names of the state are torch.optim's. Every array keeps t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import ClassVar
 
-from ._check import check_input, check_match, ieee
+import numpy as np
+
+from ._check import check_input, check_match, ieee, name_of
 from ._layer import Array, NNError, Optimizer, Params, State
 
 
@@ -59,11 +63,95 @@ class SGD(Optimizer):
             direction, new_state[name] = g, {}
             if self.momentum:
                 last = state.get(name, {}).get("momentum_buffer")
-                buffer = g if last is None else self.momentum * last + (1 - self.dampening) * g
+                buffer = g.copy() if last is None else np.asarray(self.momentum * last + (1 - self.dampening) * g)
                 direction = g + self.momentum * buffer if self.nesterov else buffer
                 new_state[name] = {"momentum_buffer": buffer}
-            new_params[name] = theta - self.lr * direction
+            new_params[name] = np.asarray(theta - self.lr * direction)
         return new_params, new_state
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Gradient descent in units of the gradient's own recent size.
+
+    Parameters
+    ----------
+    lr
+        Learning rate.
+    betas
+        β₁, β₂: how much of the running averages m of g and v of g² is kept.
+    eps
+        ε, keeps the denominator from 0.
+    weight_decay
+        λ, of the penalty ½ λ ‖θ‖², whose gradient is added to g (in AdamW θ itself shrinks instead).
+    amsgrad
+        Whether the largest v so far stands in the denominator.
+
+    With the gradient g of step t = 1, 2, ...::
+
+        g ← g + λ θ                                   AdamW instead: θ ← θ - lr λ θ
+        m ← β₁ m + (1 - β₁) g                         state: exp_avg, 0 at first
+        v ← β₂ v + (1 - β₂) g²                        state: exp_avg_sq, 0 at first
+        v̂ = v, or with amsgrad the largest v so far   state: max_exp_avg_sq
+        θ ← θ - lr / (1 - β₁ᵗ) · m / (√v̂ / √(1 - β₂ᵗ) + ε)
+
+    t is the state's ``step``, which torch keeps as a float32 scalar, and so does this.
+
+    Sources: Kingma and Ba, "Adam", ICLR 2015; Reddi, Kale and Kumar, "On the convergence of Adam and beyond", ICLR 2018
+    (amsgrad, in torch's form: the maximum is taken before the correction by 1 - β₂ᵗ).
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    amsgrad: bool = False
+
+    decoupled: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        not_negative(self, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise NNError(f"{name_of(self)}: betas={self.betas}; both must lie in [0, 1)")
+
+    @ieee
+    def step(self, params: Params, grads: Params, state: State) -> tuple[dict[str, Array], State]:
+        beta1, beta2 = self.betas
+        new_params: dict[str, Array] = {}
+        new_state: State = {}
+        for name, theta, g in aligned(self, params, grads):
+            old = state.get(name) or self._zeros(theta)
+            if self.decoupled:
+                theta = theta * (1 - self.lr * self.weight_decay)
+            elif self.weight_decay:
+                g = g + self.weight_decay * theta
+
+            t = float(old["step"]) + 1
+            m = np.asarray(beta1 * old["exp_avg"] + (1 - beta1) * g)
+            v = np.asarray(beta2 * old["exp_avg_sq"] + (1 - beta2) * (g * g))
+            new_state[name] = {"step": np.asarray(t, np.float32), "exp_avg": m, "exp_avg_sq": v}
+            if self.amsgrad:
+                v = new_state[name]["max_exp_avg_sq"] = np.asarray(np.maximum(old["max_exp_avg_sq"], v))
+
+            size = np.sqrt(v) / math.sqrt(1 - beta2**t) + self.eps
+            new_params[name] = np.asarray(theta - self.lr / (1 - beta1**t) * (m / size))
+        return new_params, new_state
+
+    def _zeros(self, theta: Array) -> dict[str, Array]:
+        names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if self.amsgrad else ("exp_avg", "exp_avg_sq")
+        return {"step": np.asarray(0, np.float32)} | {name: np.zeros_like(theta) for name in names}
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay: θ ← θ - lr λ θ, untouched by the running averages; else as `Adam`.
+
+    Source: Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019.
+    """
+
+    weight_decay: float = 1e-2
+
+    decoupled: ClassVar[bool] = True
 
 
 def aligned(owner: Optimizer, params: Params, grads: Params) -> list[tuple[str, Array, Array]]:
@@ -75,9 +163,9 @@ def aligned(owner: Optimizer, params: Params, grads: Params) -> list[tuple[str, 
         A gradient is missing, surplus, or not of its parameter's shape and dtype.
     """
     if missing := params.keys() - grads.keys():
-        raise NNError(f"{type(owner).__name__}: no gradient for {', '.join(sorted(missing))}")
+        raise NNError(f"{name_of(owner)}: no gradient for {', '.join(sorted(missing))}")
     if surplus := grads.keys() - params.keys():
-        raise NNError(f"{type(owner).__name__}: a gradient but no parameter named {', '.join(sorted(surplus))}")
+        raise NNError(f"{name_of(owner)}: a gradient but no parameter named {', '.join(sorted(surplus))}")
     for name, theta in params.items():
         check_input(owner, theta, name)
         check_match(owner, f"gradient of {name}", grads[name], theta.shape, theta.dtype)
@@ -88,4 +176,4 @@ def not_negative(owner: Optimizer, **values: float) -> None:
     """Refuse a hyperparameter below 0, or NaN."""
     for name, value in values.items():
         if not value >= 0:
-            raise NNError(f"{type(owner).__name__}: {name}={value}; it must not be negative")
+            raise NNError(f"{name_of(owner)}: {name}={value}; it must not be negative")

@@ -1,4 +1,4 @@
-"""Operations that only rearrange or join arrays: Flatten, Identity, Add, Concat.
+"""Operations that only rearrange or join arrays: Flatten, Identity, Add.
 
 Flatten and Identity return views of what they were given wherever NumPy can make one, and Add hands its
 upstream gradient on as both gradients, not as copies: whoever writes into an array in place must copy it first.
@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ._check import check_input, check_match, ieee
+from ._check import axis_of, check_input, check_match, ieee
 from ._layer import Array, Cache, Gradients, Layer, NNError, Params
 
 
@@ -46,7 +46,7 @@ class Flatten(Layer):
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
         (x,) = inputs
         check_input(self, x)
-        first, last = (self._axis(dim, x) for dim in (self.start_dim, self.end_dim))
+        first, last = axis_of(self, self.start_dim, x), axis_of(self, self.end_dim, x)
         if first > last:
             raise NNError(f"Flatten: start_dim={self.start_dim} lies behind end_dim={self.end_dim} in shape {x.shape}")
         merged = (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
@@ -55,12 +55,6 @@ class Flatten(Layer):
     def backward(self, cache: Cache, upstream: Array, /) -> Gradients:
         shape, merged, dtype = cache
         return Gradients((check_match(self, "upstream", upstream, merged, dtype).reshape(shape),))
-
-    def _axis(self, dim: int, x: Array) -> int:
-        ndim = max(x.ndim, 1)
-        if not -ndim <= dim < ndim:
-            raise NNError(f"Flatten: input has shape {x.shape}, which has no axis {dim}")
-        return dim % ndim
 
 
 @dataclass(frozen=True)

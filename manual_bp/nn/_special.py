@@ -31,12 +31,84 @@ def sigmoid(x: Array) -> Array:
     return np.asarray(np.where(x < 0, e, x.dtype.type(1)) / (1 + e))
 
 
+def erf(x: Array) -> Array:
+    """The error function 2/√π ∫₀ˣ e^(-t²) dt, to 2 units in the last place in float64 and in float32.
+
+    Near 0 a rational approximation of erf(x)/x - 1, further out one of e^(x²) erfc(x). The second one was made for
+    |x| up to 4; it serves beyond because erfc < 1.6e-8 needs only half of the digits there. From 7 on erf is 1 in every
+    dtype. np.longdouble gets the accuracy of float64.
+
+    Sources: near, s_erf.c of Sun's fdlibm (1993); far, W. J. Cody, "Rational Chebyshev approximations for the
+    error function", Math. Comp. 23 (1969), as in his CALERF.
+    """
+    size = np.minimum(np.abs(x), 7)
+    square = size * size
+    near = size + size * (_polynomial(_NEAR_P, square) / _polynomial(_NEAR_Q, square))
+    far = 1 - np.exp(-square) * (_polynomial(_FAR_P, size) / _polynomial(_FAR_Q, size))
+    return np.asarray(np.copysign(np.where(size < 0.84375, near, far), x))
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+    """Horner's rule, the highest power's coefficient first."""
+    result: Array = np.full_like(x, coefficients[0])
+    for coefficient in coefficients[1:]:
+        result = result * x + coefficient
+    return result
+
+
+# fmt: off  (columns of numbers)
+_NEAR_P = (
+    -2.37630166566501626084e-5,
+    -5.77027029648944159157e-3,
+    -2.84817495755985104766e-2,
+    -3.25042107247001499370e-1,
+    1.28379167095512558561e-1,
+)
+_NEAR_Q = (
+    -3.96022827877536812320e-6,
+    1.32494738004321644526e-4,
+    5.08130628187576562776e-3,
+    6.50222499887672944485e-2,
+    3.97917223959155352819e-1,
+    1.0,
+)
+_FAR_P = (
+    2.15311535474403846e-8,
+    5.64188496988670089e-1,
+    8.88314979438837594e0,
+    6.61191906371416295e1,
+    2.98635138197400131e2,
+    8.81952221241769090e2,
+    1.71204761263407058e3,
+    2.05107837782607147e3,
+    1.23033935479799725e3,
+)
+_FAR_Q = (
+    1.0,
+    1.57449261107098347e1,
+    1.17693950891312499e2,
+    5.37181101862009858e2,
+    1.62138957456669019e3,
+    3.29079923573345963e3,
+    4.36261909014324716e3,
+    3.43936767414372164e3,
+    1.23033935480374942e3,
+)
+# fmt: on
+
+
 def log_sigmoid(x: Array) -> Array:
     """log σ(x) = min(x, 0) - log(1 + e^-|x|)."""
     return np.asarray(np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x))))
 
 
+def softmax(x: Array, axis: int) -> Array:
+    """eˣ / Σ eˣ along ``axis``, shifted by the maximum so that the largest term of the sum is e⁰."""
+    e = np.exp(x - x.max(axis=axis, keepdims=True, initial=-np.inf))
+    return np.asarray(e / e.sum(axis=axis, keepdims=True))
+
+
 def log_softmax(x: Array, axis: int) -> Array:
-    """x - log Σ eˣ along ``axis``, shifted by the maximum so that the largest term of the sum is e⁰."""
+    """x - log Σ eˣ along ``axis``, shifted likewise."""
     shifted = x - x.max(axis=axis, keepdims=True, initial=-np.inf)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)))
