@@ -131,12 +131,12 @@ def from_dict(data: object, *, origin: str = "report") -> Report:
     try:
         report: Report = _reader(Report)(data, "")
         _check_consistent(report)
-    except _Wrong as wrong:
+    except _InvalidError as wrong:
         raise ManualBPError(f"{origin} is not a valid report: {wrong}", hint=_AGAIN) from wrong
     return report
 
 
-class _Wrong(Exception):
+class _InvalidError(Exception):
     """Where a report is wrong, and what is wrong there."""
 
     def __init__(self, where: str, what: str) -> None:
@@ -147,13 +147,13 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"it holds a bare {name} where the string {json.dumps(name)} is meant")
 
 
-def _expected(where: str, what: str, value: object) -> _Wrong:
+def _expected(where: str, what: str, value: object) -> _InvalidError:
     shown = json.dumps(value, default=str)
     shown = shown if len(shown) <= 40 else shown[:37] + "..."
-    return _Wrong(where, f"must be {what}, not {shown}")
+    return _InvalidError(where, f"must be {what}, not {shown}")
 
 
-#: Takes a JSON value and the place it stands at; returns what the dataclass holds there, or raises _Wrong.
+#: Takes a JSON value and the place it stands at; returns what the dataclass holds there, or raises _InvalidError.
 _Reader = Callable[[Any, str], Any]
 
 
@@ -204,7 +204,7 @@ def _number(value: Any, where: str) -> float:
     try:
         return float(value)
     except OverflowError as error:
-        raise _Wrong(where, "is too large a number") from error
+        raise _InvalidError(where, "is too large a number") from error
 
 
 def _choice_reader(choices: tuple[str, ...]) -> _Reader:
@@ -250,7 +250,7 @@ def _record_reader(record: type[Any]) -> _Reader:
             if name in value:
                 known[name] = reader(value[name], f"{where}.{name}")
             elif not optional:
-                raise _Wrong(where, f"lacks {name}" if where else f"it lacks {name}")
+                raise _InvalidError(where, f"lacks {name}" if where else f"it lacks {name}")
         return record(**known)
 
     return read_record
@@ -259,20 +259,20 @@ def _record_reader(record: type[Any]) -> _Reader:
 def _check_consistent(report: Report) -> None:
     """What types cannot say; a report that breaks it was changed by hand, and its views would contradict themselves."""
     if report.schema_version < 1:
-        raise _Wrong("schema_version", "must be at least 1")
+        raise _InvalidError("schema_version", "must be at least 1")
     accused = {check.name for check in report.checks if check.status in ("wrong", "mismatch", "nonfinite")}
     blameless = {check.name for check in report.checks if check.referee and check.referee.fault == "reference"}
     if report.ok and (guilty := sorted(accused - blameless)):
-        raise _Wrong("", f"its verdict is pass, but {guilty[0]} is not right")
+        raise _InvalidError("", f"its verdict is pass, but {guilty[0]} is not right")
     if report.first_wrong is not None and report.ok:
-        raise _Wrong("", f"its verdict is pass, but first_wrong is {report.first_wrong}")
+        raise _InvalidError("", f"its verdict is pass, but first_wrong is {report.first_wrong}")
     names = {check.name for check in report.checks} | {finding.name for finding in report.findings}
     if report.first_wrong is not None and report.first_wrong not in names:
-        raise _Wrong("first_wrong", f"names {report.first_wrong}, which no check judges")
+        raise _InvalidError("first_wrong", f"names {report.first_wrong}, which no check judges")
     for i, check in enumerate(report.checks):
         for j, plane in enumerate(check.picture.planes if check.picture else ()):
             cells = {plane.rows * plane.cols, len(plane.candidate), len(plane.reference), len(plane.used)}
             if len(cells) != 1 or plane.rows < 1 or plane.cols < 1:
-                raise _Wrong(
+                raise _InvalidError(
                     f"checks[{i}].picture.planes[{j}]", f"must hold {plane.rows} x {plane.cols} numbers of each kind"
                 )

@@ -55,10 +55,10 @@ def render(report: Report, format: str, *, width: int = 160, color: bool = False
 
 def render_diff(old: Report, new: Report, *, width: int = 160, color: bool = False, unicode: bool = True) -> str:
     """What got better, what worse and what is new from ``old`` to ``new``, for a terminal."""
-    from manual_bp.render import diff
+    from manual_bp.render.diff import render as render_changes
     from manual_bp.report_diff import compare_reports
 
-    return diff.render(compare_reports(old, new), Look(width=width, color=color, unicode=unicode))
+    return render_changes(compare_reports(old, new), Look(width=width, color=color, unicode=unicode))
 
 
 def format_for(path: str | os.PathLike[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -35,7 +36,7 @@ def chain(story: Story, width: int) -> Iterator[Text]:
 
 
 def _is_chain(steps: Sequence[StepInfo]) -> bool:
-    return all(step.inputs == (before.name,) for before, step in zip(steps, steps[1:], strict=False))
+    return all(step.inputs == (before.name,) for before, step in pairwise(steps))
 
 
 def worst(story: Story, step: str, kinds: Sequence[Kind]) -> Status | None:

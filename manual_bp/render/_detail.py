@@ -85,15 +85,17 @@ def elements(found: Comparison, width: int) -> Iterator[Text]:
     """The worst elements: index, both values with the digits that tell them apart, difference, allowed."""
     pairs = [_text.pair(e.candidate, e.reference) for e in found.worst]
     size = len(found.worst)
+    places = [_text.index(e.index) or "scalar" for e in found.worst]
+    differences = [_text.error(abs(e.candidate - e.reference)) for e in found.worst]
+    allowed = [_text.error(e.allowed) for e in found.worst]
     column = _table.Column
     columns = [
-        column(head="worst at", cells=[_text.index(e.index) or "scalar" for e in found.worst], styles=[""] * size, keep=4),
-        column(head="candidate", cells=[c for c, _ in pairs], styles=["red"] * size, right=True),
+        column(head="worst at", cells=places, styles=[""] * size, keep=4),
+        column(head="candidate", cells=[c for c, _ in pairs], styles=["red"] * size, right=True, keep=9),
         column(head="should be", cells=[r for _, r in pairs], styles=["green"] * size, right=True, keep=8),
-        column(head="difference", cells=[_text.error(abs(e.candidate - e.reference)) for e in found.worst],
-               styles=[""] * size, right=True, keep=2),
-        column(head="allowed", cells=[_text.error(e.allowed) for e in found.worst], styles=[QUIET] * size, right=True, keep=3),
-    ]  # fmt: skip  # one column a line
+        column(head="difference", cells=differences, styles=[""] * size, right=True, keep=2),
+        column(head="allowed", cells=allowed, styles=[QUIET] * size, right=True, keep=3),
+    ]
     yield from _table.lines(_table.fit(columns, width, 3), gap=3)
     if (more := found.mismatched - size) > 0:
         yield Text(f"and {_text.count(more, 'more element')} outside the bound", QUIET)
@@ -116,10 +118,11 @@ def body(check: Check, width: int) -> list[Text]:
 
 def kinks(story: Story) -> Iterator[Fact]:
     """Where another valid subgradient was reported, and what torch does there."""
+    after = [check.name for check in story.kinks if check.kink is None]
+    most = 4
     for check in story.kinks:
         if check.kink is None:
             continue
-        most = 4
         places = [_text.index(at) for at in check.kink.indices[:most]]
         more = f" and {check.kink.elements - len(places)} more" if check.kink.elements > len(places) else ""
         seen = story.where_seen(check)
@@ -127,3 +130,5 @@ def kinks(story: Story) -> Iterator[Fact]:
         text += f"{_text.count(check.kink.elements, 'element')}{' ' + seen if seen else ''}, {', '.join(places)}{more}"
         yield mark("kink"), text, STYLE["kink"]
         yield "", f"Convention: {check.kink.convention}", ""
+    if after:
+        yield mark("kink"), f"{_text.listed(after, 20)}: different only because of that choice", STYLE["kink"]

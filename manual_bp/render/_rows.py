@@ -9,15 +9,14 @@ from rich.text import Text
 from manual_bp.render import _table, _text
 from manual_bp.render._colors import QUIET, STYLE, TITLE
 from manual_bp.render._say import SYMBOL, WORD, Story, comparison, phase
-from manual_bp.report import Check
 
 BAR = 8
 
 #: In a report with more quantities than this that is not all right, steps without a fault are folded.
 FOLD_ABOVE = 60
 
-#: From this width on a step is written with the arguments of its operation.
-FULL_STEP = 120
+#: From these widths on a step is written with the arguments of its operation (where all is right, formulas come first).
+FULL_STEP, FULL_STEP_OK = 120, 180
 
 #: A step with its operation that is longer than this is written by its name alone where there is little room.
 LONG_STEP = 20
@@ -26,7 +25,8 @@ LONG_STEP = 20
 def rows(story: Story, width: int) -> Iterator[Text]:
     """The table, forward pass before backward pass; equations beside or below the quantities."""
     checks = story.quantities
-    layout = _table.fit(_columns(story, full=width >= (FULL_STEP if not story.report.ok else FULL_STEP + 60)), width - 2)
+    full = width >= (FULL_STEP_OK if story.report.ok else FULL_STEP)
+    layout = _table.fit(_columns(story, full=full), width - 2)
     below = story.report.ok and not any(column.head == "must be" for column, _ in layout)
     head, *lines = _table.lines(layout, indent=2)
     folded = _folded(story)
@@ -67,7 +67,7 @@ def _folded(story: Story) -> dict[int, int]:
 
 
 def _steps(story: Story, *, full: bool) -> list[str]:
-    """The step of each row, once a group: ``z1 = Conv2d(1, 1, kernel_size=3)``, ``z1 Conv2d``, or ``z1`` if that is long."""
+    """The step of each row, once a group: ``z1 = Conv2d(1, 1, kernel_size=3)``, ``z1 Conv2d``, or ``z1``."""
     here = [(check.step, phase(check)) for check in story.quantities]
     names = {name: _step(story, name, full=full) for name, _ in here}
     if not full and max(map(len, names.values()), default=0) > LONG_STEP:
@@ -107,7 +107,7 @@ def _columns(story: Story, *, full: bool) -> list[_table.Column]:
         column("probe", [check.probe if several else "" for check in checks], keep=5, least=10),
         column("whole pass", overall, keep=4, right=True),
         # Where all is right, the formulas say more than where the rounding is largest.
-        column("must be", [check.equation for check in checks], [QUIET] * len(checks), keep=7 if story.report.ok else 0),
+        column("must be", [c.equation for c in checks], [QUIET] * len(checks), keep=7 if story.report.ok else 0),
     ]
 
 

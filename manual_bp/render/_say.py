@@ -10,7 +10,8 @@ from manual_bp.report import SEVERITY, Check, Comparison, Finding, Report, Statu
 
 #: Symbol and word of a status; views add a colour.
 SYMBOL: dict[Status, str] = {
-    "pass": "✓", "wrong": "✗", "inherited": "↳", "kink": "∧", "missing": "?", "extra": "+", "mismatch": "≠", "nonfinite": "!",
+    "pass": "✓", "wrong": "✗", "inherited": "↳", "kink": "∧",
+    "missing": "?", "extra": "+", "mismatch": "≠", "nonfinite": "!",
 }  # fmt: skip  # a table
 WORD: dict[Status, str] = {status: "right" if status == "pass" else status for status in SEVERITY}
 WORD["nonfinite"] = "not finite"
@@ -97,8 +98,8 @@ class Story:
         return f"{name}: {wrong} ({first}){rest}"
 
     def _without_culprit(self) -> str:
-        texts = [finding.text for finding in self.report.findings]
-        return f"each step is right by itself, but {texts[0]}" if texts else "each step is right by itself, the whole is not"
+        texts = [finding.text for finding in self.report.findings] or ["the whole is not"]
+        return f"each step is right by itself, but {texts[0]}"
 
     @property
     def reference(self) -> str:
@@ -137,18 +138,27 @@ class Story:
         """``a1 = ReLU(), backward pass``."""
         step = self.steps.get(check.step)
         name = f"{check.step} = {step.op}" if step and step.op and step.role != "input" else check.step
-        return f"{name}, {phase(check)}"
+        return ", ".join(filter(None, [name, phase(check)]))
 
     def what_is_off(self, check: Check) -> str:
         """One sentence on a quantity that is not right, without the reason."""
         found, seen = comparison(check), self.where_seen(check)
-        if found is None or check.status in ("missing", "extra", "mismatch"):
-            return " ".join(filter(None, [f"{check.name} is {_BARE.get(check.status, check.status)}", seen])) + _note(check)
+        if check.status == "mismatch" and check.note:
+            return " ".join(
+                filter(None, [check.name, check.note, seen])
+            )  # the note reads "has shape ...", "is float32 ..."
+        if found is None or check.status in _BARE:
+            return " ".join(filter(None, [f"{check.name} is {_BARE.get(check.status, check.status)}", seen])) + _note(
+                check
+            )
         share = f"{found.mismatched:,} of {_text.count(found.elements, 'element')}".replace(",", " ")
         if check.status == "nonfinite":
             return f"{check.name} is not finite where it should be{' ' + seen if seen else ''}{_note(check)}"
         if check.kink and not found.mismatched:
-            return f"{check.name}: {_text.count(check.kink.elements, 'element')} at a point without a derivative"
+            many = (
+                f"{check.name} differs in {_text.count(check.kink.elements, 'element')} at points without a derivative"
+            )
+            return f"{many}{' ' + seen if seen else ''}{_note(check)}"
         size = _text.error(found.max_abs_error)
         return " ".join(filter(None, [f"{check.name} is off in {share}", seen])) + f", by up to {size}{_note(check)}"
 
@@ -183,7 +193,7 @@ _BARE = {"missing": "missing", "extra": "unknown to the reference", "mismatch": 
 
 def comparison(check: Check) -> Comparison | None:
     """The comparison that decided: the step alone, unless only the whole pass is off (a step fed the wrong tensor)."""
-    if check.status == "wrong" and check.isolated and not check.isolated.mismatched:
+    if check.status == "wrong" and check.isolated and not check.isolated.mismatched and not check.kink:
         return check.end_to_end or check.isolated
     return check.isolated or check.end_to_end
 

@@ -13,7 +13,7 @@ from manual_bp.render import _text
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column. ``keep``: columns with a lower number go first; ``least``: may be shortened to that, in the middle."""
+    """One column. ``keep``: columns with a lower number go first; ``least``: may be shortened to that width."""
 
     head: str
     cells: Sequence[str]

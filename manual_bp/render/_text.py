@@ -16,8 +16,8 @@ _ASCII = str.maketrans(
         "∂": "d", "Σ": "sum ", "∑": "sum ", "·": "*", "⋆": "*", "∗": "*", "⊙": "*", "−": "-", "–": "-", "—": "-",
         "×": "x", "→": "->", "←": "<-", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "∞": "inf", "√": "sqrt", "°": " deg",
         "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "eps", "η": "eta", "λ": "lambda", "μ": "mu",
-        "σ": "sigma", "θ": "theta", "∇": "grad ", "ŷ": "y^", "′": "'", "“": '"', "”": '"', "’": "'", "∈": "in", "⌊": "floor(",
-        "⌋": ")",
+        "σ": "sigma", "θ": "theta", "∇": "grad ", "ŷ": "y^", "′": "'", "“": '"', "”": '"', "’": "'", "∈": "in",
+        "⌊": "floor(", "⌋": ")",
     }
 )  # fmt: skip  # a table
 
@@ -50,9 +50,10 @@ def _tidy(value: Any, unicode: bool) -> Any:
 def _printable(character: str) -> str:
     if character in "\n\r\t\u2028\u2029":
         return " "
-    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn"):
-        return character.encode("ascii", "backslashreplace").decode() if ord(character) > 127 else f"\\x{ord(character):02x}"
-    return character
+    if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn"):
+        return character
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
 
 
 def to_ascii(text: str) -> str:

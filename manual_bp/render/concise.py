@@ -1,4 +1,4 @@
-"""One line a finding, ``network:probe: quantity: wrong: ...``, and one line that sums up: for editors, logs and grep."""
+"""One line a finding, ``network:probe: quantity: wrong: ...``, and one that sums up: for editors, logs and grep."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def _lines(story: Story, color: bool) -> Iterator[str]:
     network = story.report.network
     for check in story.culprits:
         first = " (first wrong)" if check is story.first else ""
-        yield f"{network}:{check.probe}: {check.name}: {paint(WORD[check.status] + first, _RED)}: {_numbers(story, check)}"
+        verdict = paint(WORD[check.status] + first, _RED)
+        yield f"{network}:{check.probe}: {check.name}: {verdict}: {_numbers(story, check)}"
     for kind, finding in story.findings:
-        probes = ",".join(finding.probes)
+        probes = ",".join(finding.probes) or "-"
         yield f"{network}:{probes}: {finding.name}: {paint(kind.lower(), _RED)}: {finding.text}"
     yield f"{paint(story.word.lower(), _GREEN if story.report.ok else _RED)}: {story.verdict}"
 
@@ -36,11 +37,13 @@ def _lines(story: Story, color: bool) -> Iterator[str]:
 def _numbers(story: Story, check: Check) -> str:
     """Why, then where it is worst; on one line."""
     found = comparison(check)
-    facts = [story.what_is_off(check).removeprefix(check.name).lstrip(" :")]
+    bare = check.status in ("missing", "extra") and check.note
+    facts = [check.note if bare else story.what_is_off(check).removeprefix(check.name).lstrip().removeprefix("is ")]
     if found and found.mismatched:
         candidate, reference = _text.pair(found.candidate, found.reference)
         at = _text.index(found.worst_index)
-        facts.append(f"worst {at + ' ' if at else ''}{candidate} should be {reference}, allowed {_text.error(found.allowed)}")
+        allowed = _text.error(found.allowed)
+        facts.append(f"worst {at + ' ' if at else ''}{candidate} should be {reference}, allowed {allowed}")
     if why := cause(check):
         facts.append(why)
     if check.diagnosis and check.diagnosis.location:

@@ -1,8 +1,8 @@
-"""JUnit XML: one test case a quantity and probe, ``classname`` network.probe, the numbers in the text of the failure."""
+"""JUnit XML: one test case a quantity and probe, ``classname`` network.probe, the numbers in the failure's text."""
 
 from __future__ import annotations
 
-from xml.etree import ElementTree as xml
+from xml.etree import ElementTree as ET
 
 from manual_bp.render import _text
 from manual_bp.render._say import Story, cause, comparison, referee, tolerance
@@ -13,44 +13,54 @@ def render(report: Report) -> str:
     """One suite; a quantity that is off fails (its ``type`` is the status), a kink passes unless kinks are strict."""
     story = Story(_text.tidy(report))
     report = story.report
-    suite = xml.Element("testsuite", name=report.network)
-    properties = xml.SubElement(suite, "properties")
+    suite = ET.Element("testsuite", name=report.network)
+    properties = ET.SubElement(suite, "properties")
     for name, value in {
         "verdict": report.verdict, "first_wrong": report.first_wrong or "", "dtype": report.dtype,
         "seed": str(report.seed), **{key: text or "" for key, text in report.environment.items()},
     }.items():  # fmt: skip  # a table
-        xml.SubElement(properties, "property", name=name, value=value)
+        ET.SubElement(properties, "property", name=name, value=value)
     for check in report.checks:
         _check_case(suite, story, check)
     for kind, finding in story.findings:
         _finding_case(suite, report, kind, finding)
     if not report.ok and suite.find("testcase/failure") is None:
-        whole = xml.SubElement(suite, "testcase", classname=report.network, name="verdict", time="0")
-        xml.SubElement(whole, "failure", type="fail", message=story.verdict).text = story.verdict
+        whole = ET.SubElement(suite, "testcase", classname=report.network, name="verdict", time="0")
+        ET.SubElement(whole, "failure", type="fail", message=story.verdict).text = story.verdict
     failures = len(suite.findall("testcase/failure"))
-    totals = {"tests": str(len(suite.findall("testcase"))), "failures": str(failures), "errors": "0", "skipped": "0", "time": "0"}
+    totals: dict[str, str] = {
+        "tests": str(len(suite.findall("testcase"))),
+        "failures": str(failures),
+        "errors": "0",
+        "skipped": "0",
+        "time": "0",
+    }
     suite.attrib.update(totals)
-    root = xml.Element("testsuites", name="manual-bp", **totals)
+    root = ET.Element("testsuites", {"name": "manual-bp", **totals})
     root.append(suite)
-    xml.indent(root)
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + xml.tostring(root, encoding="unicode") + "\n"
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _check_case(suite: xml.Element, story: Story, check: Check) -> None:
-    case = xml.SubElement(suite, "testcase", classname=f"{story.report.network}.{check.probe}", name=check.name, time="0")
+def _check_case(suite: ET.Element, story: Story, check: Check) -> None:
+    case = ET.SubElement(
+        suite, "testcase", classname=f"{story.report.network}.{check.probe}", name=check.name, time="0"
+    )
     if check.status not in HARMLESS or (check.status == "kink" and story.report.strict_kinks):
         message = cause(check) or f"{check.name} is {check.status}"
-        xml.SubElement(case, "failure", type=check.status, message=message).text = numbers(story, check)
+        ET.SubElement(case, "failure", type=check.status, message=message).text = numbers(story, check)
     elif check.status == "kink":
-        xml.SubElement(case, "system-out").text = numbers(story, check)
+        ET.SubElement(case, "system-out").text = numbers(story, check)
 
 
-def _finding_case(suite: xml.Element, report: Report, kind: str, finding: Finding) -> None:
-    case = xml.SubElement(suite, "testcase", classname=f"{report.network}.findings", name=f"{kind}: {finding.name}", time="0")
+def _finding_case(suite: ET.Element, report: Report, kind: str, finding: Finding) -> None:
+    case = ET.SubElement(
+        suite, "testcase", classname=f"{report.network}.findings", name=f"{kind}: {finding.name}", time="0"
+    )
     if report.ok:
-        xml.SubElement(case, "system-out").text = finding.text
+        ET.SubElement(case, "system-out").text = finding.text
     else:
-        xml.SubElement(case, "failure", type=finding.kind, message=finding.text).text = finding.text
+        ET.SubElement(case, "failure", type=finding.kind, message=finding.text).text = finding.text
 
 
 def numbers(story: Story, check: Check) -> str:

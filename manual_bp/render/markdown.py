@@ -41,7 +41,9 @@ def render(report: Report) -> str:
             left_out.append(title)
     if left_out:
         names = _text.listed(list(dict.fromkeys(left_out)), 12)
-        text += f"\n*Left out, as this report is capped at 900 KiB: {names}. The JSON and HTML reports have everything.*\n"
+        text += (
+            f"\n*Left out, as this report is capped at 900 KiB: {names}. The JSON and HTML reports have everything.*\n"
+        )
     return text
 
 
@@ -63,7 +65,10 @@ def code(text: str) -> str:
 
 def _blocks(story: Story) -> Iterator[tuple[str, str]]:
     """Title (for the line that says what was left out) and text, the most important first."""
-    yield "the verdict", f"### {story.symbol} {story.word} {prose(story.verdict)}\n\n{prose(' · '.join(story.setting))}\n"
+    yield (
+        "the verdict",
+        f"### {story.symbol} {story.word} {prose(story.verdict)}\n\n{prose(' · '.join(story.setting))}\n",
+    )
     if story.first is not None and not story.report.ok:
         yield "the first wrong step", "\n" + "".join(_first(story, story.first))
     off = [check for check in story.quantities if check.status != "pass"]
@@ -71,14 +76,15 @@ def _blocks(story: Story) -> Iterator[tuple[str, str]]:
         yield "what is off", "\n" + _table(off)
     for check in story.culprits[:MOST]:
         yield f"the elements of {code(check.name)}", "".join(_details(story, check))
-    if hidden := len(story.culprits) - MOST:
-        if hidden > 0:
-            yield "", f"\n{_text.count(hidden, 'more wrong quantity is', 'more wrong quantities are')} in the table above.\n"
+    if (hidden := len(story.culprits) - MOST) > 0:
+        many = _text.count(hidden, "more wrong quantity is", "more wrong quantities are")
+        yield "", f"\n{many} in the table above.\n"
     for check in story.kinks:
         if check.kink:
             places = prose(", ".join(map(_text.index, check.kink.indices[:4])))
-            told = f"{code(check.name)}, {_text.count(check.kink.elements, 'element')} ({places}): {prose(check.kink.convention)}"
-            yield "kinks", f"\n{SYMBOL['kink']} **kink** {told}.\n"
+            many = _text.count(check.kink.elements, "element")
+            told = f"{code(check.name)}, {many} ({places}): {prose(check.kink.convention)}"
+            yield "kinks", f"\n{SYMBOL['kink']} **kink** {told}\n"
     yield "findings and notes", "".join(_closing(story))
     yield from _all_quantities(story)
 
@@ -102,15 +108,20 @@ def _first(story: Story, check: Check) -> Iterator[str]:
 
 
 def _table(checks: Sequence[Check]) -> str:
-    head = "|  | quantity | step | shape | error | of allowed | worst at | probe |\n|---|---|---|---|--:|--:|---|---|\n"
-    return head + "".join(map(_row, checks))
+    head = "|  | quantity | step | shape | error | of allowed | worst at | probe | must be |\n"
+    return head + "|---|---|---|---|--:|--:|---|---|---|\n" + "".join(map(_row, checks))
 
 
 def _row(check: Check) -> str:
     found = comparison(check)
-    numbers = [_text.error(found.max_abs_error), _text.used(found.used), code(_text.index(found.worst_index))] if found else [""] * 3
+    numbers = (
+        [_text.error(found.max_abs_error), _text.used(found.used), code(_text.index(found.worst_index))]
+        if found
+        else [""] * 3
+    )
     verdict = f"{SYMBOL[check.status]} {WORD[check.status]}"
-    cells = [verdict, code(check.name), code(check.step), _text.shape(check.shape), *numbers, code(check.probe)]
+    cells = [verdict, code(check.name), code(check.step), _text.shape(check.shape), *numbers]
+    cells += [code(check.probe), code(check.equation)]
     return "| " + " | ".join(cells) + " |\n"
 
 
@@ -121,7 +132,13 @@ def _details(story: Story, check: Check) -> Iterator[str]:
         yield "| worst at | candidate | should be | difference | allowed |\n|---|--:|--:|--:|--:|\n"
         for e in found.worst:
             candidate, reference = _text.pair(e.candidate, e.reference)
-            cells = [code(_text.index(e.index)), candidate, reference, _text.error(abs(e.candidate - e.reference)), _text.error(e.allowed)]
+            cells = [
+                code(_text.index(e.index)),
+                candidate,
+                reference,
+                _text.error(abs(e.candidate - e.reference)),
+                _text.error(e.allowed),
+            ]
             yield "| " + " | ".join(cells) + " |\n"
         yield "\n"
     facts = {
@@ -163,8 +180,7 @@ def _all_quantities(story: Story) -> Iterator[tuple[str, str]]:
         if room < 0:
             break
         kept += 1
-    table = head + _table(())
-    table += "".join(rows[:kept])
+    table = head + _table(()) + "".join(rows[:kept])
     if kept < len(rows):
         table += f"\n{_text.count(len(rows) - kept, 'more row')} left out, as this report is capped at 900 KiB.\n"
     yield "the table of all quantities", table + end

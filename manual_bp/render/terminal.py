@@ -1,4 +1,4 @@
-"""The whole report, for a terminal: the verdict, the first wrong step and why, the network, every quantity, the details.
+"""The whole report, for a terminal: the verdict, the first wrong step and why, the network, each quantity, the details.
 
 Lines of a table are never wrapped: where the width is short, less important columns go. Prose is wrapped.
 """
@@ -54,7 +54,8 @@ def printed(parts: Iterable[RenderableType], look: Look) -> str:
 
 def sections(story: Story, width: int) -> Iterator[RenderableType]:
     """The whole view, part by part."""
-    yield from _verdict(story, width)
+    yield from _verdict_line(story)
+    yield Padding(Text(" · ".join(story.setting), QUIET), (0, 0, 0, 2))
     yield from _section(facts(_detail.first_wrong(story), width))
     yield from _section(_chain.chain(story, width), "Network")
     yield from _section(_rows.rows(story, width) if story.quantities else (), "Quantities", _rows_note(story))
@@ -90,11 +91,6 @@ def _verdict_line(story: Story) -> Iterator[RenderableType]:
     style = STYLE["pass" if story.report.ok else "wrong"]
     line = Text(f"{story.symbol} {story.word}", f"bold {style}").append(f"  {story.verdict}", "not bold default")
     yield Padding(line, 0)
-
-
-def _verdict(story: Story, width: int) -> Iterator[RenderableType]:
-    yield from _verdict_line(story)
-    yield Padding(Text(" · ".join(story.setting), QUIET), (0, 0, 0, 2))
 
 
 def _rows_note(story: Story) -> str:
@@ -136,5 +132,3 @@ def _closing(story: Story) -> Iterator[_detail.Fact]:
         yield "" if position else "Note", text, QUIET
     if story.report.command:
         yield "Run again", story.report.command, ""
-
-
