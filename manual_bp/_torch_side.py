@@ -14,6 +14,10 @@ from manual_bp.errors import ManualBPError
 
 if TYPE_CHECKING:
     from manual_bp_torch import bounds as bounds
+    from manual_bp_torch import build as build
+    from manual_bp_torch import judge as judge
+    from manual_bp_torch import tapping as tapping
+    from manual_bp_torch import weights as weights
 
 
 def __getattr__(name: str) -> ModuleType:
