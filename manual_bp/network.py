@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from manual_bp.errors import ManualBPError
 from manual_bp.nn._layer import Array, Layer, Loss, Optimizer
-from manual_bp.trace import GRAD, NEW, Equation, Mutation, Quantity, Run, Trace, bit_identical
+from manual_bp.trace import GRAD, NEW, Equation, Failure, Mutation, Quantity, Run, Trace, bit_identical
 
 INPUT = "x"
 TARGET = "y"
@@ -164,18 +164,26 @@ class Network:
             Inputs ``(N, *input_shape)`` and targets as the loss takes them.
 
         Every array is read-only while the layers run. A layer that writes into one nevertheless fails here, and the
-        pass is repeated on copies, so that the trace is complete and says which step changed what.
+        pass is repeated on copies, so that the trace is complete and says which step changed what. A layer that
+        raises ends the pass there: the trace holds what was computed before it.
         """
+        trace: Trace = {}
         try:
-            return Run(self._pass(params, x, y, _Frozen()))
-        except ValueError as error:
-            if "read-only" not in str(error):
-                raise
-        watch = _Watched()
-        return Run(self._pass(params, x, y, watch), tuple(watch.mutations))
+            self._pass(trace, params, x, y, _Frozen())
+            return Run(trace)
+        except _StepError as error:
+            if "read-only" not in error.failure.error:
+                return Run(trace, failure=error.failure)
+        trace, watch = {}, _Watched()
+        try:
+            self._pass(trace, params, x, y, watch)
+        except _StepError as error:
+            return Run(trace, tuple(watch.mutations), error.failure)
+        return Run(trace, tuple(watch.mutations))
 
-    def _pass(self, params: Mapping[str, Array], x: Array, y: Array, guard: _Guard) -> Trace:
-        trace: Trace = {INPUT: x}
+    def _pass(self, trace: Trace, params: Mapping[str, Array], x: Array, y: Array, guard: _Guard) -> None:
+        """Fill ``trace`` in execution order."""
+        trace[INPUT] = x
         caches: dict[str, Any] = {}
         for node in self.nodes:
             own = self._local(node, params)
@@ -211,7 +219,6 @@ class Network:
             state = self.optimizer.initial_state(trained)
             updated, _ = self.optimizer.step(trained, found, state)
             trace.update({name + NEW: array for name, array in updated.items()})
-        return trace
 
     def _local(self, node: Node, params: Mapping[str, Array]) -> dict[str, Array]:
         names = (*node.layer.parameter_shapes(), *node.layer.buffer_shapes())
@@ -224,17 +231,32 @@ class Network:
             ) from None
 
 
+class _StepError(Exception):
+    """A layer raised."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
 class _Guard:
-    """How a layer is called: what becomes of the arrays that it is given."""
+    """How a layer is called: what becomes of the arrays that it is given, and of what it raises."""
 
     def call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
+        try:
+            with np.errstate(all="ignore"):  # what overflows shows in the numbers
+                return self._call(step, phase, function, params, *args)
+        except Exception as error:  # noqa: BLE001  # any error of the code under judgement is a finding
+            raise _StepError(Failure(step, phase, f"{type(error).__name__}: {error}")) from error
+
+    def _call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
         raise NotImplementedError
 
 
 class _Frozen(_Guard):
     """Everything that a layer gets is read-only: writing into it fails at once, and costs nothing to watch."""
 
-    def call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
+    def _call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
         return function({name: _read_only(a) for name, a in params.items()}, *map(_read_only, args))
 
 
@@ -245,7 +267,7 @@ class _Watched(_Guard):
         self.mutations: list[Mutation] = []
         self._held: dict[str, list[tuple[str, Array, Array]]] = {}
 
-    def call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
+    def _call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
         own = {name: a.copy() for name, a in params.items()}
         copies = [a.copy() for a in args]
         result = function(own, *copies)

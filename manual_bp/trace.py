@@ -64,8 +64,28 @@ class Mutation:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A step that raised; what comes after it in the pass is missing from the trace."""
+
+    step: str
+    phase: str
+    error: str
+
+
+@dataclass(frozen=True)
 class Run:
-    """One forward and backward pass of a network: its trace, and the steps that changed their inputs in place."""
+    """One forward and backward pass of a network.
+
+    Attributes
+    ----------
+    trace
+        Every quantity that was computed, in execution order.
+    mutations
+        The steps that changed an array they were given.
+    failure
+        The step that raised, if one did.
+    """
 
     trace: Trace
     mutations: tuple[Mutation, ...] = field(default=())
+    failure: Failure | None = None

@@ -1,0 +1,95 @@
+"""The command line: ``manual-bp COMMAND``, one file a command, each imported only when it is called.
+
+Data goes to stdout, progress and notes to stderr. Exit code 0: all right; 1: differences; 2: usage or tool error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from manual_bp import __version__
+from manual_bp.errors import ManualBPError
+from manual_bp.nn import NNError
+
+#: Command -> the module that holds it, as ``command``.
+_COMMANDS = {
+    "compare": "compare",
+    "networks": "networks",
+    "render": "render",
+    "diff": "diff",
+}
+
+
+class _Lazy(click.Group):
+    """Imports a command's module when the command is called, or when its help line is shown."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        found = import_module(f"manual_bp.cli.{_COMMANDS[cmd_name]}").command
+        assert isinstance(found, click.Command)
+        return found
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "-V", "--version", prog_name="manual-bp")
+def cli() -> None:
+    """Hold a hand-written backward pass beside PyTorch's, every value and gradient of it.
+
+    Exit code 0: all right; 1: differences; 2: something else went wrong.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    _prefer_utf8()
+    try:
+        code = cli.main(prog_name="manual-bp", standalone_mode=False)
+        code = code if isinstance(code, int) else 0
+        sys.stdout.flush()
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (ManualBPError, NNError) as error:
+        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        code = 2
+    except BrokenPipeError:
+        # the reader has gone (| head): not an error, and nothing may be written any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except Exception:  # noqa: BLE001  # exit code 1 means differences, so a bug of ours must not leave with it
+        click.echo(traceback.format_exc(), err=True, nl=False)
+        click.echo("error: this is a bug in manual-bp, not in your code; please report the lines above.", err=True)
+        code = 2
+    _leave(code)
+
+
+def _prefer_utf8() -> None:
+    """Never fail on a character that the terminal lacks; the views ask what it can show."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _leave(code: int) -> NoReturn:
+    """Leave at once where torch is loaded: its teardown takes longer than many a comparison."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # the reader has gone, or the disk is full
+            code = code or 1
+    if "torch" in sys.modules and "coverage" not in sys.modules:
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,105 @@
+"""Options and habits that several commands share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+from manual_bp.errors import ManualBPError
+
+if TYPE_CHECKING:
+    from manual_bp.render import Look
+    from manual_bp.report import Report
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FORMATS = ("full", "concise", "json", "markdown", "junit", "html")
+
+Color = Literal["auto", "always", "never"]
+
+
+def color_option(function: F) -> F:
+    """``--color``."""
+    return click.option(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        help="Colour; auto heeds NO_COLOR and FORCE_COLOR.",
+    )(function)
+
+
+def output_options(function: F) -> F:
+    """``--format``, ``-o`` and ``--color``."""
+    function = color_option(function)
+    function = click.option(
+        "-o",
+        "--output",
+        "outputs",
+        multiple=True,
+        type=click.Path(),
+        metavar="FILE",
+        help="Write the report there as well; the name says the format (.json .html .md .xml .txt). May be repeated.",
+    )(function)
+    return click.option("--format", "format_", type=click.Choice(FORMATS), help="What to print.  [default: full]")(
+        function
+    )
+
+
+def look(color: Color) -> Look:
+    """What stdout can show."""
+    from manual_bp.render import look_for
+
+    return look_for(sys.stdout, color=color)
+
+
+def check_outputs(outputs: tuple[str, ...], format_: str | None) -> None:
+    """Refuse a path that cannot be written before the work is done, not after."""
+    from manual_bp.render import format_for
+
+    for path in outputs:
+        target = Path(path)
+        if format_ is None:
+            format_for(path)
+        if target.is_dir():
+            raise ManualBPError(f"cannot write {path}: it is a folder", hint="give the name of a file")
+        parent = next((p for p in target.absolute().parents if p.exists()), Path("/"))
+        if not parent.is_dir():
+            raise ManualBPError(f"cannot write {path}: {parent} is not a folder", hint="choose another path")
+
+
+def deliver(report: Report, *, format_: str | None, outputs: tuple[str, ...], color: Color) -> None:
+    """Print a report, and write it to the files asked for.
+
+    ``--format F -o FILE`` writes format F to FILE only; ``-o FILE`` alone writes what FILE's name says, besides the
+    terminal report on stdout.
+    """
+    from manual_bp.render import render, save
+
+    for path in outputs:
+        written = save(report, path, format=format_)
+        click.echo(f"wrote {written}", err=True)
+    if not (format_ and outputs):
+        shown = look(color)
+        text = render(report, format_ or "full", width=shown.width, color=shown.color, unicode=shown.unicode)
+        click.echo(text, nl=not text.endswith("\n"), color=True)
+
+
+@contextmanager
+def progress(total: int, *, what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on stderr, where somebody looks at it and it lasts."""
+    if total < 2 or not sys.stderr.isatty():
+        yield lambda _name, _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda name, done, _total: bar.update(task, completed=done, description=f"{what} {name}")

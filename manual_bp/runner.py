@@ -1,0 +1,174 @@
+"""Judge a described network over a set of probes: the built-in networks' way to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
+
+from manual_bp import _torch_side
+from manual_bp.blind import blind_spots
+from manual_bp.compare import compare
+from manual_bp.network import INPUT, Network
+from manual_bp.nn import Layer, Loss, Optimizer
+from manual_bp.probes import Probe
+from manual_bp.report import Check, Finding, Power, ProbeInfo, Report, StepInfo
+from manual_bp.trace import Run
+from manual_bp.verdict import (
+    failure_finding,
+    make_report,
+    merge_findings,
+    mutation_findings,
+    with_mutations,
+)
+
+if TYPE_CHECKING:
+    from manual_bp_torch.judge import Judge
+
+Progress = Callable[[str, int, int], None]
+
+
+def judge_network(
+    network: Network,
+    probes: Sequence[Probe],
+    *,
+    seed: int = 0,
+    candidate: Network | None = None,
+    strict_kinks: bool = False,
+    power: Power | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+    judge: Judge | None = None,
+) -> Report:
+    """Run the hand-written pass on every probe and judge each of its quantities.
+
+    Parameters
+    ----------
+    network
+        What is right: the reference is built from it.
+    probes
+        All of one dtype.
+    candidate
+        The hand-written side, if it is not ``network`` itself: the same steps, another implementation.
+    progress
+        Called with (probe name, probes done, probes in all).
+    judge
+        The torch side, if the caller has built it already.
+    """
+    dtype = str(probes[0].x.dtype) if probes[0].x.dtype.kind == "f" else str(next(iter(probes[0].params.values())).dtype)
+    judge = judge or _torch_side.judge.Judge(network, dtype)
+    checks: list[Check] = []
+    findings: list[Finding] = []
+    infos: list[ProbeInfo] = []
+    for done, probe in enumerate(probes):
+        if progress:
+            progress(probe.name, done, len(probes))
+        run = (candidate or network).run(probe.params, probe.x, probe.y)
+        found, said = judge_run(judge, probe, run, strict_kinks=strict_kinks)
+        checks += found
+        findings += said
+        infos.append(
+            ProbeInfo(
+                name=probe.name,
+                description=probe.description,
+                batch=probe.batch,
+                seed=probe.seed,
+                blind=blind_spots(network, probe, run.trace),
+            )
+        )
+    if progress:
+        progress("", len(probes), len(probes))
+    return make_report(
+        network=network.name,
+        title=network.title,
+        dtype=dtype,
+        seed=seed,
+        checks=checks,
+        steps=step_infos(network, probes[0]),
+        probes=tuple(infos),
+        findings=merge_findings(findings),
+        power=power,
+        command=command,
+        strict_kinks=strict_kinks,
+        torch_version=_torch_version(),
+    )
+
+
+def judge_run(judge: Judge, probe: Probe, run: Run, *, strict_kinks: bool) -> tuple[tuple[Check, ...], list[Finding]]:
+    """The checks of one probe, and what is to be said besides them."""
+    items = judge.items(probe.params, probe.x, probe.y, run.trace)
+    checks = compare(items, run.trace, probe=probe.name, strict_kinks=strict_kinks)
+    findings = mutation_findings(run.mutations, probe.name)
+    if run.failure:
+        findings.append(failure_finding(run.failure, probe.name))
+    referees = judge.referee(probe.params, probe.x, probe.y, run.trace, checks)
+    judged = []
+    for check in checks:
+        verdict = referees.get(check.name)
+        if verdict is None:
+            judged.append(check)
+            continue
+        check = replace(check, referee=verdict)
+        if verdict.fault == "reference" and check.status == "wrong":
+            text = (
+                f"torch's own {check.name} is {verdict.reference:.3g} bounds from the {verdict.precision} result, "
+                f"the candidate's {verdict.candidate:.3g}: the reference is at fault here"
+            )
+            check = replace(check, status="pass", note=text)
+            findings.append(Finding(kind="reference", name=check.name, step=check.step, text=text, probes=(probe.name,)))
+        judged.append(check)
+    return with_mutations(tuple(judged), run.mutations), findings
+
+
+def step_infos(network: Network, probe: Probe) -> tuple[StepInfo, ...]:
+    """The network's graph as a report shows it."""
+    infos = [StepInfo(name=INPUT, op="input", inputs=(), role="input", shape=probe.x.shape, symbol=network.symbols.get(INPUT, INPUT))]
+    for node in network.nodes:
+        equation = network.equations.get(node.name)
+        infos.append(
+            StepInfo(
+                name=node.name,
+                op=describe(node.layer),
+                inputs=node.inputs,
+                params=tuple(node.layer.parameter_shapes()),
+                symbol=network.symbols.get(node.name, ""),
+                equation=equation.text if equation else "",
+                equation_latex=equation.latex if equation else "",
+                source=equation.source if equation else "",
+            )
+        )
+    equation = network.equations.get(network.loss_name)
+    infos.append(
+        StepInfo(
+            name=network.loss_name,
+            op=describe(network.loss),
+            inputs=(network.output,),
+            role="loss",
+            symbol=network.symbols.get(network.loss_name, ""),
+            equation=equation.text if equation else "",
+            equation_latex=equation.latex if equation else "",
+            source=equation.source if equation else "",
+        )
+    )
+    if network.optimizer is not None:
+        infos.append(
+            StepInfo(name="update", op=describe(network.optimizer), inputs=(network.loss_name,), role="update")
+        )
+    return tuple(infos)
+
+
+def describe(described: Layer | Loss | Optimizer) -> str:
+    """A layer the way torch prints it: its name, and the hyperparameters that are not torch's defaults."""
+    parts = []
+    for f in fields(described):
+        value = getattr(described, f.name)
+        default = f.default if f.default is not f.default_factory else None
+        if isinstance(value, (int, float, str, bool, tuple)) and value != default:
+            parts.append(f"{value!r}" if not parts and f.name.startswith("in_") else f"{f.name}={value!r}")
+    return f"{type(described).__name__}({', '.join(parts)})"
+
+
+def _torch_version() -> str | None:
+    import torch  # noqa: PLC0415  # the torch side has been used by now
+
+    return str(torch.__version__)

@@ -1,0 +1,136 @@
+"""From the checks of all probes to one verdict: the first wrong quantity, counts, findings."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from manual_bp import __version__
+from manual_bp.report import (
+    HARMLESS,
+    Check,
+    Finding,
+    Power,
+    ProbeInfo,
+    Report,
+    StepInfo,
+    count_statuses,
+    worst_per_quantity,
+)
+from manual_bp.trace import GRAD, Failure, Mutation
+
+#: Statuses that begin a mistake (an inherited difference never does).
+FAULTY = frozenset({"wrong", "nonfinite", "mismatch", "missing"})
+
+
+def make_report(
+    *,
+    network: str,
+    dtype: str,
+    seed: int,
+    checks: Iterable[Check],
+    steps: tuple[StepInfo, ...],
+    probes: tuple[ProbeInfo, ...],
+    findings: tuple[Finding, ...] = (),
+    power: Power | None = None,
+    notes: tuple[str, ...] = (),
+    title: str = "",
+    command: str = "",
+    strict_kinks: bool = False,
+    partial: bool = False,
+    torch_version: str | None = None,
+) -> Report:
+    """Assemble a report; its verdict is "fail" if any check is neither right nor a kink."""
+    checks = tuple(checks)
+    fail = any(check.status not in HARMLESS for check in checks)
+    report = Report(
+        network=network,
+        dtype=dtype,
+        seed=seed,
+        verdict="fail" if fail else "pass",
+        first_wrong=None,
+        environment=environment(torch_version),
+        counts=count_statuses(checks),
+        checks=checks,
+        steps=steps,
+        probes=probes,
+        findings=findings,
+        power=power,
+        notes=notes,
+        title=title,
+        command=command,
+        strict_kinks=strict_kinks,
+        partial=partial,
+    )
+    return replace(report, first_wrong=first_wrong(report))
+
+
+def first_wrong(report: Report) -> str | None:
+    """The first quantity in execution order that is wrong in itself; one that is only off end to end if there is none."""
+    rows = worst_per_quantity(report)
+    for statuses in (FAULTY, {"extra", "inherited"}):
+        for check in rows:
+            if check.status in statuses:
+                return check.name
+    return None
+
+
+def environment(torch_version: str | None = None) -> Mapping[str, str | None]:
+    """Versions that the numbers depend on."""
+    import numpy as np
+
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch_version,
+        "manual_bp": __version__,
+    }
+
+
+def with_mutations(checks: tuple[Check, ...], mutations: tuple[Mutation, ...]) -> tuple[Check, ...]:
+    """Mark what a step produces as wrong where the step changed an array that it was given."""
+    marked = list(checks)
+    for mutation in mutations:
+        text = f"{mutation.step} changed {mutation.argument} in place in its {mutation.phase} pass"
+        for i, check in enumerate(marked):
+            backward = check.name.endswith(GRAD)
+            if check.step == mutation.step and backward == (mutation.phase == "backward") and check.kind != "parameter":
+                marked[i] = replace(check, status="wrong", note=text)
+                break
+    return tuple(marked)
+
+
+def mutation_findings(mutations: tuple[Mutation, ...], probe: str) -> list[Finding]:
+    """One finding for each step that changed its arguments."""
+    return [
+        Finding(
+            kind="mutation",
+            name=m.step if m.phase == "forward" else m.step + GRAD,
+            step=m.step,
+            text=f"{m.step} changes {m.argument} in place in its {m.phase} pass; whoever reads it later reads other numbers",
+            probes=(probe,),
+        )
+        for m in mutations
+    ]
+
+
+def failure_finding(failure: Failure, probe: str) -> Finding:
+    """A step that raised."""
+    return Finding(
+        kind="wrong",
+        name=failure.step if failure.phase == "forward" else failure.step + GRAD,
+        step=failure.step,
+        text=f"the {failure.phase} pass of {failure.step} raised {failure.error}",
+        probes=(probe,),
+    )
+
+
+def merge_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings that say the same of several probes, said once."""
+    merged: dict[tuple[str, str, str], Finding] = {}
+    for finding in findings:
+        key = (finding.kind, finding.name, finding.text)
+        known = merged.get(key)
+        merged[key] = replace(known, probes=(*known.probes, *finding.probes)) if known else finding
+    return tuple(merged.values())
