@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from parity import DTYPES, check_layer, check_layer_differences, close, normal
 
 from manual_bp import nn
 from manual_bp.nn import _special
+from tests.engine.parity import DTYPES, check_layer, check_layer_differences, close, normal
 
 ELEMENTWISE = [
     (nn.ReLU(), torch.nn.ReLU()),
@@ -140,7 +140,7 @@ def test_drawn_masks_drop_with_probability_p():
     [
         (lambda: nn.GELU("erf"), "approximate='erf' is not one of 'none', 'tanh'"),
         (lambda: nn.Dropout(1.5), r"p=1.5; a probability lies in \[0, 1\]"),
-        (lambda: nn.Softmax(), "Softmax: dim is missing"),
+        (nn.Softmax, "Softmax: dim is missing"),
         (lambda: nn.LogSoftmax(2).forward({}, normal((2, 3))), r"shape \(2, 3\), which has no axis 2"),
         (lambda: nn.Dropout().forward({}, normal((2, 3))), "parameter 'mask' is missing"),
         (lambda: nn.Dropout().forward({"mask": np.ones((3,))}, normal((2, 3))), r"mask is float64 of shape \(3,\)"),

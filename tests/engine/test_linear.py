@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from parity import DTYPES, check_layer, check_layer_differences, normal
 
 from manual_bp import nn
+from tests.engine.parity import DTYPES, check_layer, check_layer_differences, normal
 
 LINEAR = [
     pytest.param(nn.Linear(4, 3), lambda: torch.nn.Linear(4, 3), (5, 4), id="batch"),
