@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from manual_bp_torch import weights as weights
 
 
+def torch_version() -> str:
+    """torch's version; imports torch."""
+    return str(_torch().__version__)
+
+
 def __getattr__(name: str) -> ModuleType:
     """The module ``manual_bp_torch.NAME``.
 
@@ -30,11 +35,15 @@ def __getattr__(name: str) -> ModuleType:
     """
     if name.startswith("_"):  # __path__ and its kind, which the import system asks every module for
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _torch()
+    return import_module(f"manual_bp_torch.{name}")
+
+
+def _torch() -> ModuleType:
     try:
-        import_module("torch")
+        return import_module("torch")
     except (ImportError, OSError) as error:  # OSError: one of its shared libraries does not load
         raise ManualBPError(
             f"the reference needs torch, which cannot be imported: {error}",
             hint="install it with: pip install torch",
         ) from error
-    return import_module(f"manual_bp_torch.{name}")

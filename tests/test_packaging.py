@@ -10,7 +10,6 @@ import tarfile
 import tomllib
 import venv
 import zipfile
-from collections.abc import Callable
 from email import message_from_bytes
 from pathlib import Path
 
@@ -23,8 +22,6 @@ import manual_bp
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 PACKAGES = {"manual_bp": ROOT / "manual_bp", "manual_bp_torch": ROOT / "reference" / "manual_bp_torch"}
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -76,9 +73,9 @@ def test_the_wheel_holds_every_file_of_both_packages(built: dict[str, Path]) -> 
     assert {name for name in names(built[".whl"]) if ".dist-info/" not in name} == files
 
 
-@pytest.mark.parametrize("name", ["manual_bp/py.typed", "manual_bp_torch/py.typed", "manual_bp/data/digits.npz"])
-def test_the_wheel_holds(built: dict[str, Path], name: str) -> None:
-    assert name in names(built[".whl"])
+def test_the_wheel_holds_the_data_and_the_marks_for_type_checkers(built: dict[str, Path]) -> None:
+    data = {"manual_bp/data/digits.npz", "manual_bp/render/report.schema.json"}
+    assert names(built[".whl"]) >= data | {"manual_bp/py.typed", "manual_bp_torch/py.typed"}
 
 
 def test_the_wheel_says_what_it_is(built: dict[str, Path]) -> None:

@@ -13,10 +13,11 @@ def test_the_door_leads_to_the_modules_of_the_torch_side() -> None:
     assert _torch_side.build is manual_bp_torch.build
 
 
-def test_one_thread_a_process() -> None:
+def test_torch_is_one_thread_here_and_says_its_version() -> None:
     import torch
 
     assert torch.get_num_threads() == 1
+    assert _torch_side.torch_version() == torch.__version__
 
 
 def test_without_torch_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
