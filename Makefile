@@ -19,12 +19,12 @@ ifneq ($(shell test -x $(VENV)/bin/python && cat $(READY) 2>/dev/null),$(CURDIR)
 .PHONY: $(READY)
 endif
 
-.PHONY: help setup compare test check bench soak detection fuzz gallery dist clean distclean
+.PHONY: help setup compare test check lint format types arrows bench soak detection fuzz gallery dist clean distclean
 
 help:
 	@echo 'make compare    every value and gradient of the three-layer network beside torch (ARGS="NETWORK --dtype float32")'
 	@echo 'make test       the tests (ARGS="tests/test_x.py -k name")'
-	@echo 'make check      ruff, mypy --strict, import-linter'
+	@echo 'make check      ruff, mypy --strict, import-linter (make -k check: all of them, whatever fails)'
 	@echo 'make fuzz       random networks, a failure shrunk to the smallest one that still shows it'
 	@echo 'make soak       false alarms over random correct networks'
 	@echo 'make detection  planted mistakes: flagged, blamed, named; beside other criteria'
@@ -54,10 +54,19 @@ compare: $(READY)
 test: $(READY)
 	$(RUN) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile $(ARGS)
 
-check: $(READY)
+# make -k check tells of all four, not only of the first that fails.
+check: lint format types arrows
+
+lint: $(READY)
 	$(RUN) -m ruff check
+
+format: $(READY)
 	$(RUN) -m ruff format --check
+
+types: $(READY)
 	$(RUN) -m mypy
+
+arrows: $(READY)
 	$(VENV)/bin/lint-imports --no-logo
 
 fuzz: $(READY)
