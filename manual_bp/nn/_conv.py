@@ -14,8 +14,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from . import _window_pad, textbook
+from . import _window_pad
 from ._check import check_choice, check_input, check_match, ieee, parameter
+from ._formulation import plan_convolution
+from ._formulation_conv import backward, forward
 from ._layer import Array, Cache, Gradients, Layer, NNError, Params
 from ._window import IntOrTuple, Shape, Window, batched, integers
 
@@ -143,7 +145,8 @@ class _ConvNd(Layer):
         bias = parameter(self, params, "bias", (self.out_channels,), x.dtype) if self.bias else None
         padded, window = self._padded(batched(type(self).__name__, x, self.axes))  # (N, C, *L)
 
-        y = textbook.conv_forward(padded, weight, bias, window, groups=self.groups)  # (N, O, *P)
+        plan = plan_convolution(window, self.groups, padded.shape, self.out_channels, x.itemsize)
+        y = forward(padded, weight, bias, plan)
         if x.ndim == self.axes + 1:
             y = y[0]
         return y, _ConvCache(x, padded, weight, y.shape)
@@ -154,7 +157,8 @@ class _ConvNd(Layer):
         check_match(self, "upstream", upstream, cache.outputs, x.dtype)
         delta = upstream.reshape(len(padded), *cache.outputs[-self.axes - 1 :])  # (N, O, *P)
 
-        dx, dw, db = textbook.conv_backward(padded, weight, delta, self._inner, groups=self.groups)
+        plan = plan_convolution(self._inner, self.groups, padded.shape, self.out_channels, x.itemsize)
+        dx, dw, db = backward(padded, weight, delta, plan)
         if self.padding_mode != "zeros":
             dx = _window_pad.unpad(dx, self.window, x.shape[-self.axes :], self.padding_mode)
         return Gradients((dx.reshape(x.shape),), {"weight": dw, "bias": db} if self.bias else {"weight": dw})

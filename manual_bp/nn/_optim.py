@@ -59,11 +59,13 @@ class SGD(Optimizer):
         new_state: State = {}
         for name, theta, g in aligned(self, params, grads):
             if self.weight_decay:
-                g = g + self.weight_decay * theta
+                g = np.asarray(g + self.weight_decay * theta)
             direction, new_state[name] = g, {}
             if self.momentum:
-                last = state.get(name, {}).get("momentum_buffer")
-                buffer = g.copy() if last is None else np.asarray(self.momentum * last + (1 - self.dampening) * g)
+                buffer = g.copy()
+                if state.get(name):
+                    old = stored(self, name, state, {"momentum_buffer": theta})
+                    buffer = np.asarray(self.momentum * old["momentum_buffer"] + (1 - self.dampening) * g)
                 direction = g + self.momentum * buffer if self.nesterov else buffer
                 new_state[name] = {"momentum_buffer": buffer}
             new_params[name] = np.asarray(theta - self.lr * direction)
@@ -120,12 +122,13 @@ class Adam(Optimizer):
         new_params: dict[str, Array] = {}
         new_state: State = {}
         for name, theta, g in aligned(self, params, grads):
-            old = state.get(name) or self._zeros(theta)
             if self.decoupled:
                 theta = theta * (1 - self.lr * self.weight_decay)
             elif self.weight_decay:
-                g = g + self.weight_decay * theta
+                g = np.asarray(g + self.weight_decay * theta)
 
+            start = self._start(theta)
+            old = stored(self, name, state, start) if state.get(name) else start
             t = float(old["step"]) + 1
             m = np.asarray(beta1 * old["exp_avg"] + (1 - beta1) * g)
             v = np.asarray(beta2 * old["exp_avg_sq"] + (1 - beta2) * (g * g))
@@ -137,9 +140,10 @@ class Adam(Optimizer):
             new_params[name] = np.asarray(theta - self.lr / (1 - beta1**t) * (m / size))
         return new_params, new_state
 
-    def _zeros(self, theta: Array) -> dict[str, Array]:
-        names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if self.amsgrad else ("exp_avg", "exp_avg_sq")
-        return {"step": np.asarray(0, np.float32)} | {name: np.zeros_like(theta) for name in names}
+    def _start(self, theta: Array) -> dict[str, Array]:
+        """The state before the first step."""
+        averages = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if self.amsgrad else ("exp_avg", "exp_avg_sq")
+        return {"step": np.asarray(0, np.float32)} | {name: np.zeros_like(theta) for name in averages}
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,15 @@ def aligned(owner: Optimizer, params: Params, grads: Params) -> list[tuple[str, 
         check_input(owner, theta, name)
         check_match(owner, f"gradient of {name}", grads[name], theta.shape, theta.dtype)
     return [(name, theta, grads[name]) for name, theta in params.items()]
+
+
+def stored(owner: Optimizer, name: str, state: State, like: Params) -> Params:
+    """The state of a parameter, refused unless it has every entry of ``like`` in that shape and dtype."""
+    for key, model in like.items():
+        if key not in state[name]:
+            raise NNError(f"{name_of(owner)}: state of {name} lacks {key}; given: {', '.join(state[name])}")
+        check_match(owner, f"{key} of {name}", state[name][key], model.shape, model.dtype)
+    return state[name]
 
 
 def not_negative(owner: Optimizer, **values: float) -> None:

@@ -1,7 +1,7 @@
 """Maximum and average pooling over one, two or three axes: one set of formulas for any number of them.
 
-The layers describe and check; the arithmetic stands in `textbook` (by definition) and in the
-formulations that `_formulation` chooses by shape.
+The layers describe and check; the arithmetic stands in `textbook` (by definition) and in
+`_pool_formulas` (all windows at once).
 """
 
 from __future__ import annotations
@@ -10,48 +10,86 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from . import textbook
 from ._check import check_input, check_match, ieee
 from ._layer import Array, Cache, Gradients, Layer, NNError, Params
+from ._pool_formulas import avg_pool, avg_pool_backward, divisors, max_pool, max_pool_backward
+from ._pool_windows import Taps
 from ._window import IntOrTuple, Shape, Window, batched, integers
 
 
 @dataclass(frozen=True, slots=True)
-class _PoolCache:
-    """What the backward pass needs."""
+class _MaxCache:
+    """What the backward pass of a maximum needs."""
 
+    taps: Taps
     x: Array  # (N, C, *L)
+    y: Array  # (N, C, *P), a copy: the caller may do with the output what it likes
     inputs: Shape  # shape of x as it was given
     outputs: Shape  # shape of y as it was returned
 
 
-def _pool_window(
-    layer: Layer, axes: int, kernel: IntOrTuple, stride: IntOrTuple | None, padding: IntOrTuple, dilation: IntOrTuple
-) -> Window:
-    """The windows of a pooling layer; raises NNError for hyperparameters that torch refuses."""
-    name = type(layer).__name__
-    size = integers(name, "kernel_size", kernel, axes, minimum=1)
-    step = size if stride is None else integers(name, "stride", stride, axes, minimum=1)
-    pad = integers(name, "padding", padding, axes, minimum=0)
-    if any(2 * b > k for b, k in zip(pad, size, strict=True)):
-        raise NNError(f"{name}: padding={padding!r} is more than half of kernel_size={kernel!r}, the most it takes")
-    return Window(size, step, integers(name, "dilation", dilation, axes, minimum=1), pad, pad)
+@dataclass(frozen=True, slots=True)
+class _AvgCache:
+    """What the backward pass of a mean needs."""
 
-
-def _checked(layer: Layer, x: Array, window: Window, *, ceil: bool) -> Array:
-    """The input with a batch axis, (N, C, *L); raises NNError if it is smaller than a window."""
-    check_input(layer, x)
-    x = batched(type(layer).__name__, x, len(window.kernel))
-    if min(window.outputs(x.shape[2:], ceil=ceil)) < 1:
-        raise NNError(
-            f"{type(layer).__name__}: the input has spatial shape {x.shape[2:]}, with padding {window.before} on both "
-            f"sides still smaller than the window, which spans {window.span}"
-        )
-    return x
+    taps: Taps
+    divisor: int | Array
+    x: Array  # (N, C, *L), for its shape, dtype and order in memory alone
+    inputs: Shape  # shape of x as it was given
+    outputs: Shape  # shape of y as it was returned
 
 
 @dataclass(frozen=True)
-class _MaxPoolNd(Layer):
+class _PoolNd(Layer):
+    """What all pooling layers share."""
+
+    kernel_size: IntOrTuple
+    stride: IntOrTuple | None = None
+    padding: IntOrTuple = 0
+
+    #: number of spatial axes
+    axes: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        _ = self.window  # checks the hyperparameters
+
+    @cached_property
+    def window(self) -> Window:
+        """Where the windows stand on the input."""
+        name, dilation = type(self).__name__, getattr(self, "dilation", 1)
+        kernel = integers(name, "kernel_size", self.kernel_size, self.axes, minimum=1)
+        stride = kernel if self.stride is None else integers(name, "stride", self.stride, self.axes, minimum=1)
+        pad = integers(name, "padding", self.padding, self.axes, minimum=0)
+        if any(2 * b > k for b, k in zip(pad, kernel, strict=True)):
+            raise NNError(
+                f"{name}: padding={self.padding!r}; it takes at most half of kernel_size={self.kernel_size!r}"
+            )
+        return Window(kernel, stride, integers(name, "dilation", dilation, self.axes, minimum=1), pad, pad)
+
+    @cached_property
+    def _known(self) -> dict[Shape, Taps]:
+        """The windows on inputs of the sizes met so far: a memo of what follows from the fields alone."""
+        return {}
+
+    def _windows_on(self, x: Array) -> tuple[Array, Taps]:
+        """The input with a batch axis, (N, C, *L), and the windows on it; raises NNError for what it cannot be."""
+        name = type(self).__name__
+        check_input(self, x)
+        x = batched(name, x, self.axes)
+        lengths = x.shape[2:]
+        if lengths not in self._known:
+            taps = Taps(self.window, lengths, getattr(self, "ceil_mode", False))
+            if min(taps.outputs) < 1:
+                raise NNError(
+                    f"{name}: the input has spatial shape {lengths}; with padding {self.window.before} on both sides "
+                    f"it is still smaller than the window, {self.window.span}"
+                )
+            self._known[lengths] = taps
+        return x, self._known[lengths]
+
+
+@dataclass(frozen=True)
+class _MaxPoolNd(_PoolNd):
     r"""Maximum of each window: y[p] = max over window p of x.
 
     Parameters
@@ -86,44 +124,33 @@ class _MaxPoolNd(Layer):
         Hyperparameters out of range; input or upstream gradient whose shape or dtype does not fit.
     """
 
-    kernel_size: IntOrTuple
-    stride: IntOrTuple | None = None
-    padding: IntOrTuple = 0
     dilation: IntOrTuple = 1
     return_indices: bool = False
     ceil_mode: bool = False
 
-    #: number of spatial axes
-    axes: ClassVar[int]
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.return_indices:
             raise NNError(f"{type(self).__name__}: return_indices=True; it takes False, a layer has one output")
-        _ = self.window  # checks the rest
-
-    @cached_property
-    def window(self) -> Window:
-        """Where the windows stand on the input."""
-        return _pool_window(self, self.axes, self.kernel_size, self.stride, self.padding, self.dilation)
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
         (given,) = inputs
-        x = _checked(self, given, self.window, ceil=self.ceil_mode)  # (N, C, *L)
-        y = textbook.max_pool_forward(x, self.window, ceil_mode=self.ceil_mode)  # (N, C, *P)
-        y = y.reshape(*given.shape[: -self.axes], *y.shape[2:])
-        return y, _PoolCache(x, given.shape, y.shape)
+        x, taps = self._windows_on(given)  # (N, C, *L)
+        y = max_pool(x, taps)  # (N, C, *P)
+        output = y.reshape(*given.shape[: -self.axes], *taps.outputs)
+        return output, _MaxCache(taps, x, y.copy(order="K"), given.shape, output.shape)
 
     @ieee
     def backward(self, cache: Cache, upstream: Array, /) -> Gradients:
-        check_match(self, "upstream", upstream, cache.outputs, cache.x.dtype)
-        delta = upstream.reshape(*cache.x.shape[:2], *cache.outputs[-self.axes :])  # (N, C, *P)
-        dx = textbook.max_pool_backward(cache.x, delta, self.window)  # (N, C, *L)
+        x, y = cache.x, cache.y
+        check_match(self, "upstream", upstream, cache.outputs, x.dtype)
+        dx = max_pool_backward(x, y, upstream.reshape(y.shape), cache.taps)  # (N, C, *L)
         return Gradients((dx.reshape(cache.inputs),))
 
 
 @dataclass(frozen=True)
-class _AvgPool(Layer):
+class _AvgPoolNd(_PoolNd):
     r"""Mean of each window: y[p] = mean over window p of x.
 
     Parameters
@@ -157,57 +184,28 @@ class _AvgPool(Layer):
         Hyperparameters out of range; input or upstream gradient whose shape or dtype does not fit.
     """
 
-    kernel_size: IntOrTuple
-    stride: IntOrTuple | None = None
-    padding: IntOrTuple = 0
     ceil_mode: bool = False
     count_include_pad: bool = True
-
-    #: number of spatial axes
-    axes: ClassVar[int]
-
-    def __post_init__(self) -> None:
-        _ = self.window  # checks the hyperparameters
-
-    @cached_property
-    def window(self) -> Window:
-        """Where the windows stand on the input."""
-        return _pool_window(self, self.axes, self.kernel_size, self.stride, self.padding, 1)
-
-    @property
-    def _divisor(self) -> int | None:
-        """One divisor for all windows, if there is one."""
-        return None
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
         (given,) = inputs
-        x = _checked(self, given, self.window, ceil=self.ceil_mode)  # (N, C, *L)
-        y = textbook.avg_pool_forward(
-            x,
-            self.window,
-            ceil_mode=self.ceil_mode,
-            count_include_pad=self.count_include_pad,
-            divisor_override=self._divisor,
-        )  # (N, C, *P)
-        y = y.reshape(*given.shape[: -self.axes], *y.shape[2:])
-        return y, _PoolCache(x, given.shape, y.shape)
+        x, taps = self._windows_on(given)  # (N, C, *L)
+        divisor = divisors(taps, self.count_include_pad, getattr(self, "divisor_override", None))
+        y = avg_pool(x, taps, divisor).reshape(*given.shape[: -self.axes], *taps.outputs)  # (N, C, *P)
+        return y, _AvgCache(taps, divisor, x, given.shape, y.shape)
 
     @ieee
     def backward(self, cache: Cache, upstream: Array, /) -> Gradients:
-        check_match(self, "upstream", upstream, cache.outputs, cache.x.dtype)
-        dx = textbook.avg_pool_backward(
-            upstream.reshape(*cache.x.shape[:2], *cache.outputs[-self.axes :]),  # (N, C, *P)
-            cache.x.shape[2:],
-            self.window,
-            count_include_pad=self.count_include_pad,
-            divisor_override=self._divisor,
-        )  # (N, C, *L)
+        x, taps = cache.x, cache.taps
+        check_match(self, "upstream", upstream, cache.outputs, x.dtype)
+        delta = upstream.reshape(*x.shape[:2], *taps.outputs)  # (N, C, *P)
+        dx = avg_pool_backward(x, delta, taps, cache.divisor)  # (N, C, *L)
         return Gradients((dx.reshape(cache.inputs),))
 
 
 @dataclass(frozen=True)
-class _AvgPoolNd(_AvgPool):
+class _AvgPoolNdOverride(_AvgPoolNd):
     """Average pooling that takes a divisor."""
 
     divisor_override: int | None = None
@@ -215,11 +213,7 @@ class _AvgPoolNd(_AvgPool):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.divisor_override == 0:
-            raise NNError(f"{type(self).__name__}: divisor_override=0; it takes an integer other than 0, or None")
-
-    @property
-    def _divisor(self) -> int | None:
-        return self.divisor_override
+            raise NNError(f"{type(self).__name__}: divisor_override=0; it takes another integer, or None")
 
 
 @dataclass(frozen=True)
@@ -241,18 +235,27 @@ class MaxPool3d(_MaxPoolNd):
 
 
 @dataclass(frozen=True)
-class AvgPool1d(_AvgPool):
-    __doc__ = _AvgPool.__doc__
+class AvgPool1d(_AvgPoolNd):
+    __doc__ = _AvgPoolNd.__doc__
     axes = 1
 
 
 @dataclass(frozen=True)
-class AvgPool2d(_AvgPoolNd):
-    __doc__ = _AvgPool.__doc__
+class AvgPool2d(_AvgPoolNdOverride):
+    __doc__ = _AvgPoolNd.__doc__
     axes = 2
 
 
 @dataclass(frozen=True)
-class AvgPool3d(_AvgPoolNd):
-    __doc__ = _AvgPool.__doc__
+class AvgPool3d(_AvgPoolNdOverride):
+    __doc__ = _AvgPoolNd.__doc__
     axes = 3
+
+    def _windows_on(self, x: Array) -> tuple[Array, Taps]:
+        x, taps = super()._windows_on(x)
+        if any(n < k for n, k in zip(taps.lengths, self.window.kernel, strict=True)):
+            raise NNError(
+                f"AvgPool3d: the input has spatial shape {taps.lengths}; without padding it is smaller than the "
+                f"kernel, {self.window.kernel}, which this layer refuses whatever the padding"
+            )
+        return x, taps

@@ -1,0 +1,104 @@
+"""Taps of pooling windows as slices, one tap of all windows at a time.
+
+The slices keep the axes' order in memory as it is: a batch that lies innermost stays there, so that
+each operation runs over long contiguous pieces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+
+from ._layer import Array
+from ._window import Index, Shape, Window
+
+
+@dataclass(frozen=True)
+class Taps:
+    r"""The taps of all windows over inputs of one size.
+
+    Parameters
+    ----------
+    window
+        Where the windows stand.
+    lengths
+        \*L, the input's spatial shape.
+    ceil_mode
+        Whether a last window may reach over the far end.
+    """
+
+    window: Window
+    lengths: Shape
+    ceil_mode: bool
+
+    @cached_property
+    def outputs(self) -> Shape:
+        """Number of windows on each axis, *P."""
+        return self.window.outputs(self.lengths, ceil=self.ceil_mode)
+
+    @cached_property
+    def reach(self) -> Shape:
+        """The padded lengths: up to the end of the last window, or of the input if that is further."""
+        w = self.window
+        return tuple(
+            max((p - 1) * s + span, b + n)
+            for p, s, span, b, n in zip(self.outputs, w.stride, w.span, w.before, self.lengths, strict=True)
+        )
+
+    @cached_property
+    def padded(self) -> bool:
+        return self.reach != self.lengths
+
+    @cached_property
+    def inside(self) -> Index:
+        """The input's own place within the padded array."""
+        return (..., *(slice(b, b + n) for b, n in zip(self.window.before, self.lengths, strict=True)))
+
+    @cached_property
+    def by_axis(self) -> tuple[tuple[Index, ...], ...]:
+        """For each axis, the elements that the windows see through each of the taps along this axis."""
+        w, all_axes = self.window, []
+        for axis, (k, s, d, p) in enumerate(zip(w.kernel, w.stride, w.dilation, self.outputs, strict=True)):
+            rest = (slice(None),) * (len(self.outputs) - 1 - axis)
+            all_axes.append(tuple((..., slice(t * d, t * d + (p - 1) * s + 1, s), *rest) for t in range(k)))
+        return tuple(all_axes)
+
+    @cached_property
+    def all(self) -> tuple[Index, ...]:
+        """The elements that the windows see through each tap, in window order."""
+        slices = [[tap[1] for tap in taps] for taps in self.by_axis]  # tap = (..., its own slice, ...)
+        return tuple((..., *place) for place in product(*slices))
+
+    @cached_property
+    def disjoint(self) -> bool:
+        """Whether no element belongs to two windows."""
+        w = self.window
+        return all(p == 1 or s >= span for p, s, span in zip(self.outputs, w.stride, w.span, strict=True))
+
+    @cached_property
+    def tiling(self) -> bool:
+        """Whether every element of the padded input belongs to exactly one window."""
+        w = self.window
+        sizes = zip(self.reach, self.outputs, w.kernel, w.dilation, w.stride, strict=True)
+        return all(n == p * k and (p == 1 or s == k) and (k == 1 or d == 1) for n, p, k, d, s in sizes)
+
+    def pad(self, x: Array, value: float) -> Array:
+        """The padded input; ``x`` itself where nothing is padded."""
+        if not self.padded:
+            return x
+        padded = np.full_like(x, value, shape=(*x.shape[:2], *self.reach))
+        padded[self.inside] = x
+        return padded
+
+    def blank(self, x: Array) -> Array:
+        """A padded array like ``x`` for what goes to each tap: zeros where no window, or more than one, writes."""
+        make = np.empty_like if self.tiling else np.zeros_like
+        blank: Array = make(x, shape=(*x.shape[:2], *self.reach))
+        return blank
+
+    def unpad(self, padded: Array) -> Array:
+        """Adjoint of `pad`."""
+        return padded[self.inside] if self.padded else padded
