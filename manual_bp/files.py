@@ -20,17 +20,16 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
     ManualBPError
         When the path is a folder, or cannot be written.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise ManualBPError(f"cannot write {target}: it is a folder", hint="give the name of a file")
     try:
-        target = target.resolve()
+        target = Path(path).resolve()
+        if target.is_dir():
+            raise ManualBPError(f"cannot write {path}: it is a folder", hint="give the name of a file")
         if target.exists() and not target.is_file():  # /dev/stdout, a pipe: nothing to replace
             target.write_bytes(data)
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         _replace(target, data)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+    except (OSError, ValueError, RuntimeError) as error:  # a null character in the name; a link to itself
         raise ManualBPError(
             f"cannot write {path}: {reason(error)}", hint="choose a path that can be written, with -o or --output"
         ) from error

@@ -19,7 +19,7 @@ FOLD_ABOVE = 40
 #: More branches open at once than this are told by name alone.
 MOST_LANES = 6
 
-LABEL, JOINT = 11, 3  # columns of the row's label, and between two steps
+LABEL, JOINT = 9, 3  # columns of the row's label, and between two steps
 
 FORWARD: tuple[Kind, ...] = ("value",)
 BACKWARD: tuple[Kind, ...] = ("gradient",)
@@ -97,7 +97,7 @@ def _style(status: Status | None) -> str:
 
 
 def _line(label: str, cells: Sequence[str], widths: Sequence[int], arrow: str, styles: Sequence[str]) -> Text:
-    line = Text(f"  {label:<{LABEL - 2}}", QUIET)
+    line = Text.assemble((f"{label:<{LABEL}}", QUIET))
     for position, (cell, size, style) in enumerate(zip(cells, widths, styles, strict=True)):
         line.append(cell, style)
         rail = "─" * (size - cell_len(cell))

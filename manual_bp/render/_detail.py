@@ -30,17 +30,17 @@ def first_wrong(story: Story) -> Iterator[Fact]:
     yield "First wrong", story.step_title(check), STYLE["wrong"]
     symbol = f"{check.symbol}: " if check.symbol else ""
     yield "", symbol + story.what_is_off(check), ""
-    if check.isolated and check.isolated.mismatched and check.status == "wrong":
-        yield "", "The step was judged alone, on the candidate's own inputs: the mistake is in this step.", QUIET
+    for kind, finding in story.findings:
+        if finding.name == check.name:
+            yield kind, finding.text, TITLE
+    yield from reasons(check)
     found = comparison(check)
     if found and found.worst:
         mine, torch = _text.pair(found.worst[0].candidate, found.worst[0].reference)
         at = _text.index(found.worst[0].index)
         yield "Worst", f"{at}{': ' if at else ''}the candidate says {mine}, should be {torch}", ""
-    for kind, finding in story.findings:
-        if finding.name == check.name:
-            yield kind, finding.text, TITLE
-    yield from reasons(check)
+    if check.isolated and check.isolated.mismatched and check.status == "wrong":
+        yield "", "Judged alone, on the candidate's own inputs: nothing is inherited here.", QUIET
 
 
 def reasons(check: Check) -> Iterator[Fact]:
@@ -75,7 +75,7 @@ def facts(check: Check, *, told: bool) -> Iterator[Fact]:
 
 def heading(check: Check) -> Text:
     """``✗ wrong  x.grad  ∂L/∂x  2×1×8×8 float64  probe digits``."""
-    line = Text(mark(check.status), STYLE[check.status])
+    line = Text.assemble((mark(check.status), STYLE[check.status]))
     line.append(f"  {check.name}", TITLE)
     line.append(f"  {check.symbol}" if check.symbol else "")
     return line.append(f"  {_text.shape(check.shape)} {check.dtype}  probe {check.probe}", QUIET)

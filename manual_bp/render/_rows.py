@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich.console import RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from manual_bp.render import _table, _text
@@ -22,7 +24,7 @@ FULL_STEP, FULL_STEP_OK = 120, 180
 LONG_STEP = 20
 
 
-def rows(story: Story, width: int) -> Iterator[Text]:
+def rows(story: Story, width: int) -> Iterator[RenderableType]:
     """The table, forward pass before backward pass; equations beside or below the quantities."""
     checks = story.quantities
     full = width >= (FULL_STEP_OK if story.report.ok else FULL_STEP)
@@ -42,7 +44,7 @@ def rows(story: Story, width: int) -> Iterator[Text]:
             continue
         yield line
         if below and check.equation:
-            yield Text("      " + check.equation, QUIET)
+            yield Padding(Text(check.equation, QUIET), (0, 0, 0, 6))
 
 
 def _folded(story: Story) -> dict[int, int]:

@@ -44,7 +44,8 @@ def _parts(found: ReportDiff, width: int) -> Iterator[RenderableType]:
         if not changed:
             continue
         yield ""
-        yield Text(f"{symbol} {title}", style).append(f"  {_text.count(len(changed), 'quantity', 'quantities')}", QUIET)
+        many = _text.count(len(changed), "quantity", "quantities")
+        yield Text.assemble((f"{symbol} {title}", style), (f"  {many}", QUIET))
         yield from _rows(changed[:MOST], width)
         if len(changed) > MOST:
             yield Text(f"  and {len(changed) - MOST} more", QUIET)
@@ -62,7 +63,7 @@ def _headline(found: ReportDiff) -> Text:
         else ("✓", "BETTER", STYLE["pass"]) if better or (found.new.ok and not found.old.ok)
         else ("=", "UNCHANGED", TITLE)
     )  # fmt: skip  # three cases below one another
-    return Text(f"{symbol} {word}", f"bold {style}").append(f"  {', '.join(told)}", "not bold default")
+    return Text.assemble((f"{symbol} {word}", f"bold {style}"), f"  {', '.join(told)}")
 
 
 def _rows(changed: tuple[QuantityChange, ...], width: int) -> Iterator[Text]:

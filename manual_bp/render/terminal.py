@@ -23,6 +23,9 @@ from manual_bp.report import Report
 #: Prose is set no wider than this, however wide the screen.
 PROSE = 110
 
+# Blanks that rich pads a line with, among the codes that end its colours.
+_TRAILING = re.compile(r"(?: |\x1b\[[0-9;]*m)+$", re.MULTILINE)
+
 
 def render(report: Report, look: Look) -> str:
     """The report as text; ANSI colours and characters beyond ASCII only if the look has them."""
@@ -48,7 +51,7 @@ def printed(parts: Iterable[RenderableType], look: Look) -> str:
         for part in parts:
             line = isinstance(part, Text)  # a line of a table fits as it is; everything else may be wrapped
             console.print(part, no_wrap=line, overflow="ignore" if line else "fold", crop=False)
-    text = re.sub(r" +((?:\x1b\[[0-9;]*m)*)$", r"\1", capture.get(), flags=re.MULTILINE)
+    text = _TRAILING.sub(lambda found: found.group().replace(" ", ""), capture.get())
     return text if look.unicode else _text.draw_ascii(text)
 
 
@@ -83,19 +86,18 @@ def _section(parts: Iterable[RenderableType], title: str = "", note: str = "") -
         return
     yield ""
     if title:
-        yield Text(title, TITLE).append(f"  {note}" if note else "", QUIET)
+        yield Padding(Text.assemble((title, TITLE), (f"  {note}" if note else "", QUIET)), 0)
     yield from found
 
 
 def _verdict_line(story: Story) -> Iterator[RenderableType]:
     style = STYLE["pass" if story.report.ok else "wrong"]
-    line = Text(f"{story.symbol} {story.word}", f"bold {style}").append(f"  {story.verdict}", "not bold default")
-    yield Padding(line, 0)
+    yield Padding(Text.assemble((f"{story.symbol} {story.word}", f"bold {style}"), f"  {story.verdict}"), 0)
 
 
 def _rows_note(story: Story) -> str:
     worst = "; the worst of its probes" if len({check.probe for check in story.report.checks}) > 1 else ""
-    return f"each step judged alone, on the candidate's own inputs{worst}"
+    return f"each judged on the candidate's own inputs{worst}"
 
 
 def _details(story: Story, width: int) -> Iterator[RenderableType]:

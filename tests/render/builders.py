@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -132,10 +133,12 @@ def diagnosed(checks: list[Check], name: str, diagnosis: Diagnosis, note: str = 
     return [replace(c, diagnosis=diagnosis, note=note) if c.name == name and c.status == "wrong" else c for c in checks]
 
 
+@cache
 def all_right() -> Report:
     return report(_with_mistake("", set()))
 
 
+@cache
 def unrotated_kernel() -> Report:
     diagnosis = Diagnosis(
         name="the kernel is not rotated by 180° in the backward pass",
@@ -149,6 +152,7 @@ def unrotated_kernel() -> Report:
     return report(diagnosed(_with_mistake("not rotated", {"x.grad"}), "x.grad", diagnosis))
 
 
+@cache
 def forgotten_mask() -> Report:
     diagnosis = Diagnosis(
         name="the ReLU mask is missing: the upstream gradient is passed on unchanged",
@@ -165,6 +169,7 @@ def forgotten_mask() -> Report:
     return report(checks, findings=(finding,))
 
 
+@cache
 def tie() -> Report:
     """All right but for a pooling tie, where the candidate gave the gradient to another maximum."""
     reference, candidate = three_layer(1, integers=True), three_layer(1, "last tie", integers=True)
@@ -186,6 +191,7 @@ def tie() -> Report:
     return report(checks)
 
 
+@cache
 def nan() -> Report:
     reference = three_layer(0)
     candidate = {name: array.copy() for name, array in reference.items()}
@@ -199,6 +205,7 @@ def nan() -> Report:
     return report(checks, power=None, probes=PROBES[:1])
 
 
+@cache
 def untidy() -> Report:
     """Missing, extra and of another shape, with findings of every kind and a referee who blames the reference."""
     checks = checks_of("digits", three_layer(0), three_layer(0), set())
@@ -245,11 +252,12 @@ HOSTILE = "</script><b>[red]bold[/red]`|&\x1b[31m\x07\u202e\n'\""
 CLOSED = {"status", "kind", "confidence", "role", "verdict", "against", "fault"}
 
 
+@cache
 def hostile() -> Report:
     """Every text that a user may choose is an attack on some view."""
     good = forgotten_mask()
     spoiled = _spoiled(replace(good, title="title", notes=("note",), environment={}))
-    return replace(spoiled, environment={key: HOSTILE for key in good.environment})
+    return replace(spoiled, environment=dict.fromkeys(good.environment, HOSTILE))
 
 
 def _spoiled(value: Any) -> Any:
@@ -273,6 +281,7 @@ def _check(name: str, kind: Kind, step: str, candidate: Array, reference: Array,
     )  # fmt: skip  # the record's own order
 
 
+@cache
 def residual() -> Report:
     """A graph with branches: a skip connection, two parallel convolutions, a concatenation; one gradient is wrong."""
     graph: list[tuple[str, str, tuple[str, ...]]] = [
@@ -307,6 +316,7 @@ def residual() -> Report:
     return report(checks, network=name, steps=infos, dtype="float32", seed=3, probes=(probe,), power=None)
 
 
+@cache
 def large(layers: int = 60) -> Report:
     """More than a hundred quantities, every seventeenth wrong, names as long as modules nest."""
     rng = np.random.default_rng(5)
