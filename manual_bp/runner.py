@@ -90,7 +90,7 @@ def judge_network(
         power=power,
         command=command,
         strict_kinks=strict_kinks,
-        torch_version=_torch_version(),
+        torch_version=_torch_side.torch_version(),
     )
 
 
@@ -167,8 +167,3 @@ def describe(described: Layer | Loss | Optimizer) -> str:
             parts.append(f"{value!r}" if not parts and f.name.startswith("in_") else f"{f.name}={value!r}")
     return f"{type(described).__name__}({', '.join(parts)})"
 
-
-def _torch_version() -> str | None:
-    import torch  # noqa: PLC0415  # the torch side has been used by now
-
-    return str(torch.__version__)

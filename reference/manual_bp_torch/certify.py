@@ -31,15 +31,23 @@ class PlanStep:
 
 @dataclass(frozen=True)
 class Plan:
-    """All steps in execution order, and the loss over the last one's output."""
+    """All steps in execution order, and the loss over the last one's output.
+
+    ``readers`` says who reads a quantity, once an edge, where that is not only the steps of the plan; ``shared`` names
+    the parameters that more than one step uses.
+    """
 
     steps: tuple[PlanStep, ...]
     loss_name: str
     loss: nn.Module
     output: str
+    readers: Mapping[str, tuple[str, ...]] | None = None
+    shared: Collection[str] = ()
 
     def consumers(self, name: str) -> tuple[str, ...]:
         """Names of the steps that read ``name``, the loss included."""
+        if self.readers is not None:
+            return self.readers.get(name, ())
         found = tuple(step.name for step in self.steps for i in step.inputs if i == name)
         return (*found, self.loss_name) if name == self.output else found
 
@@ -50,6 +58,10 @@ class _Errors:
     def __init__(self, claimed: Collection[str]) -> None:
         self.claimed = claimed
         self.known: dict[str, Tensor] = {}
+
+    def has(self, name: str) -> bool:
+        """Whether the error is known: the input is given, what is substituted is exact, the rest is computed."""
+        return name in ("x", *self.claimed) or name in self.known
 
     def of(self, name: str, like: Tensor) -> Tensor:
         if name in self.claimed or name not in self.known:
@@ -79,11 +91,9 @@ def certify(
     bounds: dict[str, Bound] = {}
     errors = _Errors(claimed)
     operands: dict[str, Operands] = {}
-    unknown: set[str] = set()
     for step in plan.steps:
         rule = rule_for(step.module)
-        if rule is None or unknown.intersection(step.inputs):
-            unknown.add(step.name)
+        if rule is None or not all(map(errors.has, step.inputs)):
             continue
         s = Operands(
             step.module,
@@ -96,7 +106,7 @@ def certify(
         operands[step.name] = s
         bounds[step.name] = rule.forward(s)
         errors.known[step.name] = bounds[step.name].e
-    _loss(plan, values, target, precision, errors, bounds, unknown)
+    _loss(plan, values, target, precision, errors, bounds)
     _backward(plan, values, grads, operands, errors, bounds, precision)
     return bounds
 
@@ -108,10 +118,9 @@ def _loss(
     precision: Precision,
     errors: _Errors,
     bounds: dict[str, Bound],
-    unknown: set[str],
 ) -> None:
     rule = loss_rule(plan.loss)
-    if rule is None or plan.output in unknown:
+    if rule is None or not errors.has(plan.output):
         return
     prediction = values[plan.output]
     one = torch.ones_like(values[plan.loss_name])
@@ -119,6 +128,8 @@ def _loss(
         plan.loss, prediction, errors.of(plan.output, prediction), target, precision, one, torch.zeros_like(one)
     )
     bounds[plan.loss_name] = rule.forward(s)
+    if len(plan.consumers(plan.output)) > 1:
+        return  # its gradient is a sum, of which the loss is only one part
     bounds[plan.output + GRAD] = rule.backward(s)
     errors.known[plan.output + GRAD] = bounds[plan.output + GRAD].e
 
@@ -141,13 +152,13 @@ def _backward(
             if combined is not None:
                 bounds[name] = combined
                 errors.known[name] = combined.e
-        carried = name in errors.claimed or name in errors.known
-        if s is None or rule is None or name not in grads or not carried:
+        if s is None or rule is None or name not in grads or not errors.has(name):
             continue
         g = grads[name]
         result = rule.backward(s, g, errors.of(name, g))
         for local, bound in result.params.items():
-            bounds[step.params[local] + GRAD] = bound
+            if step.params[local] not in plan.shared:
+                bounds[step.params[local] + GRAD] = bound
         for i, (read, bound) in enumerate(zip(step.inputs, result.inputs, strict=True)):
             contributions.setdefault(read, []).append((bound, step, i))
     if "x" in contributions:

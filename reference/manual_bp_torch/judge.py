@@ -176,7 +176,7 @@ class Judge:
                 e_g = zero if name + GRAD in own or carried is None else carried.e
                 new = parameter.detach()
                 bound = update_bound(stepper, new.to(_WIDE), before[name], g.to(_WIDE), e_g, self.precision)
-                found[name] = _expected(new, bound)
+                found[name] = expected_of(new, bound)
             answers.append(found)
         return {name + NEW: (answers[0][name], answers[1][name]) for name in self._parameters}
 
@@ -196,22 +196,22 @@ class Judge:
             return Item(quantity=quantity, isolated=isolated, end_to_end=end_to_end)
         if name in given:
             same = Bound(torch.zeros(given[name].shape, dtype=_WIDE), "identical: both sides are given the same bits")
-            answer = _expected(given[name], same)
+            answer = expected_of(given[name], same)
             return Item(quantity=quantity, isolated=answer, end_to_end=answer)
         found_iso, found_end = ({**side.found.values, **side.found.grads}.get(name) for side in (iso, end))
         if found_iso is None or found_end is None:
             # nothing depends on it: its gradient is zero
             like = given.get(name.removesuffix(GRAD), torch.zeros(()))
             zero = torch.zeros_like(like)
-            answer = _expected(zero, Bound(torch.zeros(like.shape, dtype=_WIDE), "exact: the loss does not depend on it"))
+            answer = expected_of(zero, Bound(torch.zeros(like.shape, dtype=_WIDE), "exact: the loss does not depend on it"))
             return Item(quantity=quantity, isolated=answer, end_to_end=answer)
         bound_iso, bound_end = iso.bounds.get(name), end.bounds.get(name)
         return Item(
             quantity=quantity,
-            isolated=_expected(found_iso, bound_iso) if bound_iso else None,
-            end_to_end=_expected(found_end, bound_end) if bound_end else None,
-            alternatives=_alternatives(bound_iso),
-            kinks=_kink_set(bound_iso.kinks, bound_iso) if bound_iso and bound_iso.kinks else None,
+            isolated=expected_of(found_iso, bound_iso) if bound_iso else None,
+            end_to_end=expected_of(found_end, bound_end) if bound_end else None,
+            alternatives=alternatives_of(bound_iso),
+            kinks=kink_set_of(bound_iso.kinks, bound_iso) if bound_iso and bound_iso.kinks else None,
         )
 
     # ------------------------------------------------------------------ referee
@@ -249,11 +249,12 @@ class Judge:
             own = {**iso.found.values, **iso.found.grads}.get(name)
             if exact is None or own is None or name not in claims or name not in iso.bounds:
                 continue
-            verdicts[name] = _verdict(claims[name], own, exact, iso.bounds[name].e)
+            verdicts[name] = verdict_of(claims[name], own, exact, iso.bounds[name].e)
         return verdicts
 
 
-def _verdict(candidate: Tensor, reference: Tensor, truth: Tensor, e: Tensor) -> Referee:
+def verdict_of(candidate: Tensor, reference: Tensor, truth: Tensor, e: Tensor) -> Referee:
+    """How far both sides are from the truth, in units of the one-sided bound ``e``, and whose fault that is."""
     def distance(side: Tensor) -> float:
         error = (side.to(_WIDE) - truth).abs()
         units = torch.where(error == 0, 0.0, error / (e * INFLATION))
@@ -265,13 +266,15 @@ def _verdict(candidate: Tensor, reference: Tensor, truth: Tensor, e: Tensor) -> 
     return Referee(precision="float64", candidate=c, reference=r, fault=fault)  # type: ignore[arg-type]  # one of the four words
 
 
-def _expected(value: Tensor, bound: Bound) -> Expected:
+def expected_of(value: Tensor, bound: Bound) -> Expected:
+    """What the candidate is held against: torch's value, and twice the bound."""
     # two correct sides are each within e of the exact result
     allowed = (2 * INFLATION) * bound.e
     return Expected(value=to_numpy(value), allowed=to_numpy(torch.nan_to_num(allowed, nan=float("inf"))), rule=bound.rule)
 
 
-def _alternatives(bound: Bound | None) -> tuple[Alternative, ...]:
+def alternatives_of(bound: Bound | None) -> tuple[Alternative, ...]:
+    """The other right answers that a rule names."""
     if bound is None:
         return ()
     return tuple(
@@ -285,7 +288,8 @@ def _alternatives(bound: Bound | None) -> tuple[Alternative, ...]:
     )
 
 
-def _kink_set(kinks: Kinks, bound: Bound) -> KinkSet:
+def kink_set_of(kinks: Kinks, bound: Bound) -> KinkSet:
+    """The kinks of a rule, for NumPy."""
     def valid(candidate: Array) -> Array:
         own = to_torch(candidate).to(_WIDE)
         low, high = kinks.low - 2 * bound.e, kinks.high + 2 * bound.e

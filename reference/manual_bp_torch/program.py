@@ -1,0 +1,312 @@
+"""Any torch program as a reference: its taps, and which step reads which.
+
+A *program* is a module (the outputs of its submodules are tapped) or a function that calls ``tap``. One recording pass
+finds the graph between the taps by walking autograd's own graph, so branches, residuals, modules called twice and
+functional operations in between are all seen.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from manual_bp.errors import ManualBPError
+from manual_bp.tap import tapping
+from manual_bp.trace import GRAD
+from manual_bp_torch.bounds import rule_for
+from manual_bp_torch.certify import Plan, PlanStep
+from manual_bp_torch.tapping import Pass, Taps
+
+INPUT = "x"
+OUTPUT = "output"
+LOSS = "loss"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What lies between taps: the taps it reads (once an edge), the parameters it uses, the operations it is made of."""
+
+    name: str
+    reads: tuple[str, ...]
+    params: tuple[str, ...]
+    ops: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The graph of a program, found by one recording pass.
+
+    Attributes
+    ----------
+    segments
+        By tap, in execution order, the loss last.
+    calls
+        Taps that are the output of one leaf module whose inputs are taps too: the module's name and those inputs.
+    output
+        The tap that the loss reads, if it reads exactly one.
+    """
+
+    segments: dict[str, Segment]
+    calls: dict[str, tuple[str, tuple[str, ...]]]
+    output: str | None
+
+
+@dataclass
+class _Recorder(Taps):
+    """Taps that also remember the tensors, so that the graph between them can be walked."""
+
+    raw: dict[str, Tensor] = field(default_factory=dict)
+    handed: dict[str, Tensor] = field(default_factory=dict)
+    calls: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+
+    def unique(self, name: str) -> str:
+        """``name``, or ``name#2`` the second time (a module that is called twice)."""
+        if name not in self.values:
+            return name
+        count = 2
+        while f"{name}#{count}" in self.values:
+            count += 1
+        return f"{name}#{count}"
+
+    def tap(self, name: str, tensor: Tensor) -> Tensor:
+        name = self.unique(name)
+        self.raw[name] = tensor
+        out = super().tap(name, tensor)
+        self.handed[name] = out
+        return out
+
+    def name_of(self, tensor: object) -> str | None:
+        return next((name for name, known in self.handed.items() if known is tensor), None)
+
+
+class Program:
+    """A reference in torch, run with given parameters.
+
+    Parameters
+    ----------
+    reference
+        A module, or a function of (params, x, y, tap), any subset by name, that returns the output or the loss.
+    loss
+        A function of (output, y), a loss module, or None: then the output is the loss if it is a scalar, and
+        otherwise the loss is the sum of output times ``y``, so that ``y`` is the upstream gradient.
+    """
+
+    def __init__(self, reference: Any, loss: Any, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.module: nn.Module | None = None
+        self.notes: list[str] = []
+        if isinstance(reference, nn.Module):
+            self.module = self._prepare(copy.deepcopy(reference)).to(dtype)
+            self.function: Callable[..., Any] = self.module
+        elif callable(reference):
+            self.function = reference
+        else:
+            raise ManualBPError(
+                f"the reference is a {type(reference).__name__}", hint="give a torch.nn.Module or a function of tensors"
+            )
+        self.loss = copy.deepcopy(loss).to(dtype) if isinstance(loss, nn.Module) else loss
+
+    def wide(self) -> Program:
+        """The same program in float64."""
+        return Program(self.module if self.module is not None else self.function, self.loss, torch.float64)
+
+    def _prepare(self, module: nn.Module) -> nn.Module:
+        for name, child in module.named_modules():
+            if isinstance(child, nn.modules.dropout._DropoutNd) and child.training and child.p > 0:
+                raise ManualBPError(
+                    f"module {name or 'reference'!r} is a {type(child).__name__} in training mode, whose random mask the "
+                    "candidate cannot share",
+                    hint="call .eval() on it, or set its p to 0",
+                )
+            if getattr(child, "inplace", False):
+                child.inplace = False
+                self.notes.append(f"{name} works in place; it was run out of place, so that its input stays visible")
+        return module
+
+    # ------------------------------------------------------------------ running
+
+    def run(
+        self,
+        params: Mapping[str, Tensor],
+        x: Any,
+        y: Any,
+        *,
+        claims: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Pass, Structure]:
+        """One forward and backward pass; ``params`` holds buffers as well, told apart by their names in the module."""
+        taps = _Recorder(claims or {})
+        trained = self.trained(params)
+        leaves = {
+            name: taps.claims.get(name, p).detach().clone().requires_grad_()
+            for name, p in params.items()
+            if name in trained
+        }
+        state = {**{name: p.clone() for name, p in params.items() if name not in trained}, **leaves}
+        given = x.detach().clone() if isinstance(x, Tensor) else x
+        if isinstance(given, Tensor) and given.is_floating_point():
+            given.requires_grad_()
+        with torch.enable_grad(), tapping(taps.tap):
+            start = taps.tap(INPUT, given) if isinstance(given, Tensor) else given
+            out = self._call(state, start, y, taps)
+            total = self._loss(out, y, taps)
+            wanted = [leaf for leaf in (*leaves.values(), given) if isinstance(leaf, Tensor) and leaf.requires_grad]
+            structure = self._structure(taps, leaves, total)
+            found = torch.autograd.grad(total, wanted, torch.ones_like(total), allow_unused=True)
+        grads = {name + GRAD: grad for name, grad in taps.grads.items()}
+        zeros = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+        grads |= {n + GRAD: zeros[n] if g is None else g for n, g in zip(leaves, found, strict=False)}
+        values = {**{name: p.detach() for name, p in state.items()}, **taps.values}
+        return Pass(values, grads), structure
+
+    def trained(self, params: Mapping[str, Tensor]) -> frozenset[str]:
+        """Names of the parameters that get a gradient: a module's own, or every floating one of a function's."""
+        if self.module is not None:
+            return frozenset(name for name, p in self.module.named_parameters() if p.is_floating_point())
+        return frozenset(name for name, p in params.items() if p.is_floating_point())
+
+    def _call(self, state: dict[str, Tensor], x: Any, y: Any, taps: _Recorder) -> Any:
+        if self.module is None:
+            return _call_by_name(self.function, {"params": state, "x": x, "y": y, "tap": taps.tap})
+        handles = [
+            child.register_forward_hook(self._hook(name, taps)) for name, child in self.module.named_modules() if name
+        ]
+        try:
+            out = functional_call(self.module, state, (x,))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return out
+
+    @staticmethod
+    def _hook(name: str, taps: _Recorder) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
+        def hook(child: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+            leaf = not any(True for _ in child.children())
+            if isinstance(output, (tuple, list)):
+                parts = [
+                    taps.tap(name if i == 0 else f"{name}[{i}]", part) if _floating(part) else part
+                    for i, part in enumerate(output)
+                ]
+                return type(output)(parts) if not hasattr(output, "_fields") else type(output)(*parts)
+            if not _floating(output) or (not leaf and taps.name_of(output) is not None):
+                return output
+            reads = [taps.name_of(i) for i in inputs]
+            tapped = taps.unique(name)
+            if leaf and all(reads) and rule_for(child) is not None:
+                taps.calls[tapped] = (name, tuple(r for r in reads if r is not None))
+            return taps.tap(name, output)
+
+        return hook
+
+    def _loss(self, out: Any, y: Any, taps: _Recorder) -> Tensor:
+        if isinstance(out, (tuple, list)):
+            out = next((part for part in out if _floating(part)), None)
+        if not isinstance(out, Tensor):
+            raise ManualBPError(
+                f"the reference returned a {type(out).__name__}", hint="return the output tensor, or the loss"
+            )
+        if self.loss is not None:
+            if taps.name_of(out) is None:
+                out = taps.tap(OUTPUT, out)
+            total = self.loss(out, y)
+        elif out.dim() == 0:
+            return out if taps.name_of(out) == LOSS else taps.tap(LOSS, out)
+        else:
+            if taps.name_of(out) is None:
+                out = taps.tap(OUTPUT, out)
+            if not isinstance(y, Tensor) or y.shape != out.shape:
+                raise ManualBPError(
+                    f"the reference's output has shape {tuple(out.shape)} and there is no loss",
+                    hint="give loss=..., or an upstream gradient of that shape as y",
+                )
+            total = (out * y).sum()
+        if not isinstance(total, Tensor) or total.dim() != 0:
+            raise ManualBPError(
+                f"the loss is not a scalar but {tuple(total.shape) if isinstance(total, Tensor) else type(total).__name__}",
+                hint="reduce it by mean or sum",
+            )
+        return taps.tap(LOSS, total)
+
+    # ------------------------------------------------------------------ structure
+
+    @staticmethod
+    def _structure(taps: _Recorder, leaves: Mapping[str, Tensor], total: Tensor) -> Structure:
+        del total
+        ends = {out.grad_fn: name for name, out in taps.handed.items() if out.grad_fn is not None}
+        parameter = {id(leaf): name for name, leaf in leaves.items()}
+        segments = {name: _walk(name, raw, ends, parameter) for name, raw in taps.raw.items() if name != INPUT}
+        reads = segments[LOSS].reads if LOSS in segments else ()
+        return Structure(segments, dict(taps.calls), reads[0] if len(set(reads)) == 1 else None)
+
+    def plan(self, structure: Structure, wide: nn.Module | None, wide_loss: Any) -> Plan:
+        """The steps whose bounds can be certified: one known module between taps."""
+        steps = []
+        if wide is not None:
+            for name, (module, inputs) in structure.calls.items():
+                segment = structure.segments[name]
+                own = wide.get_submodule(module)
+                if sorted(segment.reads) != sorted(inputs):
+                    continue
+                params = {local: f"{module}.{local}" for local, _ in (*own.named_parameters(), *own.named_buffers())}
+                steps.append(PlanStep(name, own, inputs, params))
+        loss = wide_loss if isinstance(wide_loss, nn.Module) else nn.Module()
+        edges = [(read, s.name) for s in structure.segments.values() for read in s.reads]
+        readers = {name: tuple(by for read, by in edges if read == name) for name, _ in edges}
+        used = [p for s in structure.segments.values() for p in s.params]
+        shared = frozenset(p for p in used if used.count(p) > 1)
+        return Plan(tuple(steps), LOSS, loss, structure.output or "", readers, shared)
+
+
+def _walk(name: str, raw: Tensor, ends: Mapping[Any, str], parameter: Mapping[int, str]) -> Segment:
+    """From a tap's own result back to the taps and parameters that it was made of."""
+    reads: list[str] = []
+    params: list[str] = []
+    ops: list[str] = []
+    seen: set[Any] = set()
+    start = raw.grad_fn
+    if start in ends:
+        return Segment(name, (ends[start],), (), ())
+    todo = [start] if start is not None else []
+    while todo:
+        node = todo.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            if id(leaf) in parameter:
+                params.append(parameter[id(leaf)])
+            continue
+        ops.append(type(node).__name__.removesuffix("0").removesuffix("Backward"))
+        for following, _ in node.next_functions:
+            if following is None:
+                continue
+            if following in ends:
+                reads.append(ends[following])
+            else:
+                todo.append(following)
+    return Segment(name, tuple(reads), tuple(sorted(set(params))), tuple(reversed(ops)))
+
+
+def _floating(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _call_by_name(function: Callable[..., Any], offered: Mapping[str, Any]) -> Any:
+    """Call a function with those of the offered arguments that it takes: by name, the others in order."""
+    try:
+        wanted = [
+            p.name
+            for p in inspect.signature(function).parameters.values()
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+        ]
+    except (TypeError, ValueError):
+        wanted = ["params", "x", "y"]
+    left = [name for name in offered if name not in wanted]
+    return function(*(offered[name] if name in offered else offered[left.pop(0)] for name in wanted))

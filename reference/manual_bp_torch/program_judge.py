@@ -1,0 +1,217 @@
+"""Judging a candidate against any torch program; the counterpart of `judge.Judge` for what people bring along.
+
+Steps that are one known module get certified bounds. Everything else is calibrated: the segment in float64 under
+stochastic arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from manual_bp.compare import Item
+from manual_bp.report import Check, Kind, Referee, StepInfo
+from manual_bp.trace import GRAD, Array, Equation, Quantity, Trace
+from manual_bp_torch.bounds import Bound, Precision
+from manual_bp_torch.certify import certify
+from manual_bp_torch.judge import alternatives_of, expected_of, kink_set_of, verdict_of
+from manual_bp_torch.program import INPUT, LOSS, Program, Structure
+from manual_bp_torch.stochastic import spread
+from manual_bp_torch.tapping import Pass
+from manual_bp_torch.weights import to_numpy, to_torch
+
+_WIDE = torch.float64
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both sides are given on one probe: parameters and buffers, input, target."""
+
+    params: dict[str, Tensor]
+    x: Any
+    y: Any
+
+    def widened(self) -> Setting:
+        return Setting({n: _widen(p) for n, p in self.params.items()}, _widen(self.x), _widen(self.y))
+
+
+class ProgramJudge:
+    """Judges candidates against one program.
+
+    Parameters
+    ----------
+    program
+        The reference in the dtype under judgement.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.wide = program.wide()
+        self.precision = Precision.of(program.dtype)
+
+    def record(self, setting: Setting) -> tuple[Pass, Structure]:
+        """The reference's own pass."""
+        return self.program.run(setting.params, setting.x, setting.y)
+
+    def quantities(self, setting: Setting, found: Pass, structure: Structure) -> tuple[Quantity, ...]:
+        """Every quantity of the program in execution order: values, then gradients from the loss back."""
+        trained = self.program.trained(setting.params)
+        out: list[Quantity] = []
+        seen: set[str] = set()
+        if INPUT in found.values:
+            out.append(_quantity(INPUT, "value", INPUT))
+        for name, segment in structure.segments.items():
+            for parameter in segment.params:
+                if parameter not in seen:
+                    out.append(_quantity(parameter, "parameter", name))
+                    seen.add(parameter)
+            out.append(_quantity(name, "value", name))
+        done: set[str] = set()
+        order = list(structure.segments.values())
+        for segment in reversed(order):
+            for parameter in segment.params:
+                first = next(s.name for s in order if parameter in s.params)
+                if first == segment.name and parameter in trained:
+                    out.append(_quantity(parameter + GRAD, "parameter_gradient", segment.name))
+            for read in dict.fromkeys(segment.reads):
+                first = next(s.name for s in order if read in s.reads)
+                if first == segment.name and read + GRAD in found.grads | _x_grad(found) and read not in done:
+                    out.append(_quantity(read + GRAD, "gradient", segment.name))
+                    done.add(read)
+        return tuple(out)
+
+    def steps(self, found: Pass, structure: Structure) -> tuple[StepInfo, ...]:
+        """The program's graph as a report shows it."""
+        infos = []
+        if INPUT in found.values:
+            infos.append(StepInfo(name=INPUT, op="input", inputs=(), role="input", shape=tuple(found.values[INPUT].shape)))
+        for name, segment in structure.segments.items():
+            call = structure.calls.get(name)
+            op = " → ".join(segment.ops[-6:]) or "identity"
+            if call is not None and self.program.module is not None:
+                op = repr(self.program.module.get_submodule(call[0]))
+            elif name == LOSS and isinstance(self.program.loss, nn.Module):
+                op = repr(self.program.loss)
+            infos.append(
+                StepInfo(
+                    name=name,
+                    op=op,
+                    inputs=tuple(dict.fromkeys(segment.reads)),
+                    role="loss" if name == LOSS else "layer",
+                    shape=tuple(found.values[name].shape),
+                    params=segment.params,
+                )
+            )
+        return tuple(infos)
+
+    # ------------------------------------------------------------------ items
+
+    def items(
+        self, setting: Setting, candidate: Trace, found: Pass, structure: Structure, names: Mapping[str, Equation]
+    ) -> tuple[Item, ...]:
+        """What every quantity should be, isolated and end to end; see `judge.Judge.items`."""
+        claims = self._claims(candidate, found)
+        replay, _ = self.program.run(setting.params, setting.x, setting.y, claims=claims)
+        with torch.no_grad():
+            isolated = self._bounds(setting, replay, structure, claims)
+            end = self._bounds(setting, found, structure, {})
+        items = []
+        for quantity in self.quantities(setting, found, structure):
+            name = quantity.name
+            if name in names:
+                quantity = Quantity(
+                    name=name, kind=quantity.kind, step=quantity.step, symbol=quantity.symbol, equation=names[name]
+                )
+            if name == INPUT or name in setting.params:
+                given = setting.x if name == INPUT else setting.params[name]
+                zero = Bound(torch.zeros(given.shape, dtype=_WIDE), "identical: both sides are given the same bits")
+                same = expected_of(given, zero)
+                items.append(Item(quantity=quantity, isolated=same, end_to_end=same))
+                continue
+            own, ends = ({**p.values, **p.grads}[name] for p in (replay, found))
+            bound = isolated[name]
+            items.append(
+                Item(
+                    quantity=quantity,
+                    isolated=expected_of(own, bound),
+                    end_to_end=expected_of(ends, end[name]),
+                    alternatives=alternatives_of(bound),
+                    kinks=kink_set_of(bound.kinks, bound) if bound.kinks else None,
+                )
+            )
+        return tuple(items)
+
+    def _claims(self, candidate: Trace, found: Pass) -> dict[str, Tensor]:
+        dtype = str(self.program.dtype).removeprefix("torch.")
+        known = {**found.values, **found.grads}
+        return {
+            name: to_torch(array)
+            for name, array in candidate.items()
+            if name in known and array.shape == tuple(known[name].shape) and str(array.dtype) == dtype
+        }
+
+    def _bounds(
+        self, setting: Setting, found: Pass, structure: Structure, claims: Mapping[str, Tensor]
+    ) -> dict[str, Bound]:
+        """Certified where there is a rule, calibrated elsewhere."""
+        used = {n: _widen(claims.get(n, t)) for n, t in {**setting.params, **found.values}.items()}
+        grads = {n: _widen(claims.get(n, t)) for n, t in found.grads.items()}
+        plan = self.program.plan(structure, self.wide.module, self.wide.loss)
+        target = _widen(setting.y)
+        bounds = certify(
+            plan, used, grads, target, self.precision, claimed={*claims, INPUT}
+        )
+        missing = [name for name in {**found.values, **found.grads} if name not in bounds]
+        if not missing:
+            return bounds
+        wide = setting.widened()
+        widened = {name: _widen(claim) for name, claim in claims.items()}
+
+        def again() -> dict[str, Tensor]:
+            moved, _ = self.wide.run(wide.params, wide.x, wide.y, claims=widened)
+            return {name: {**moved.values, **moved.grads}[name] for name in missing}
+
+        estimates = spread(again, u=self.precision.u, eta=self.precision.eta)
+        rule = "calibrated: stochastic arithmetic in float64"
+        return {**bounds, **{name: Bound(e, rule) for name, e in estimates.items()}}
+
+    # ------------------------------------------------------------------ referee
+
+    def referee(self, setting: Setting, candidate: Trace, found: Pass, structure: Structure, checks: tuple[Check, ...]) -> dict[str, Referee]:
+        """See `judge.Judge.referee`."""
+        suspects = [c.name for c in checks if c.status in ("wrong", "nonfinite")]
+        if self.program.dtype == _WIDE or not suspects:
+            return {}
+        claims = self._claims(candidate, found)
+        replay, _ = self.program.run(setting.params, setting.x, setting.y, claims=claims)
+        wide = setting.widened()
+        truth, _ = self.wide.run(wide.params, wide.x, wide.y, claims={n: _widen(t) for n, t in claims.items()})
+        with torch.no_grad():
+            bounds = self._bounds(setting, replay, structure, claims)
+        exact, own = {**truth.values, **truth.grads}, {**replay.values, **replay.grads}
+        return {
+            name: verdict_of(claims[name], own[name], exact[name], bounds[name].e)
+            for name in suspects
+            if name in claims and name in own and name in exact and name in bounds
+        }
+
+
+def _x_grad(found: Pass) -> dict[str, Tensor]:
+    return {INPUT + GRAD: found.values[INPUT]} if INPUT + GRAD in found.grads else {}
+
+
+def _quantity(name: str, kind: Kind, step: str) -> Quantity:
+    return Quantity(name=name, kind=kind, step=step)
+
+
+def _widen(value: Any) -> Any:
+    return value.to(_WIDE) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def numpy_pass(found: Pass) -> dict[str, Array]:
+    """A pass of torch as a trace."""
+    return {name: to_numpy(t) for name, t in {**found.values, **found.grads}.items()}

@@ -1,0 +1,109 @@
+"""Calibrated tolerances for what has no certified rule: stochastic arithmetic.
+
+The program is run again in float64, several times, and the result of every single operation is multiplied, element by
+element, by 1 + s u with random signs s, u being the unit roundoff of the dtype under judgement (the CESTAC method,
+Vignes 1993). How far the results move is how far rounding moves them, cancellation inside the segment included. A
+reduction over n terms may be off by n roundings rather than by one, so the spread is multiplied by 8 + n, n the
+longest reduction that the pass contains.
+
+This estimates; it does not prove. Checks that rest on it say "calibrated".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+#: How many perturbed passes there are; the spread is the largest deviation among them.
+SAMPLES = 4
+
+#: Views and copies: they do not round.
+_EXACT = frozenset(
+    "view _unsafe_view reshape permute transpose t expand slice select unsqueeze squeeze alias detach clone copy_ "
+    "as_strided unfold split chunk cat stack index gather scatter relu threshold threshold_backward where max_pool2d_with_indices "
+    "max_pool2d_with_indices_backward neg ones_like zeros_like empty_like zeros ones new_zeros fill_ eq gt lt ge le ne "
+    "_to_copy lift_fresh embedding constant_pad_nd flip roll masked_fill sign abs max min amax amin maximum minimum".split()
+)
+
+
+class Perturbed(TorchDispatchMode):
+    """While active, every floating result is perturbed by one rounding; ``longest`` is the longest reduction met."""
+
+    def __init__(self, u: float, seed: int) -> None:
+        super().__init__()
+        self.u = u
+        self.longest = 1
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        self.longest = max(self.longest, _reduction_length(name, args, out))
+        if name in _EXACT:
+            return out
+        return tree_map(self._perturb, out)
+
+    def _perturb(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.device.type != "cpu":
+            return value
+        sign = torch.randint(0, 2, value.shape, generator=self.generator, dtype=torch.int8)
+        sign = (2 * sign - 1).to(value.dtype)
+        # the smallest of pushes at an exact zero: what stands on a kink falls to either side
+        return value * (1 + self.u * sign) + 1e-290 * sign
+
+
+def _reduction_length(name: str, args: tuple[Any, ...], out: Any) -> int:
+    """How many products or terms one output element is the sum of, from the shapes."""
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    if not tensors:
+        return 1
+    if name in ("mm", "bmm", "matmul", "dot", "mv"):
+        return tensors[0].shape[-1] if tensors[0].dim() else 1
+    if name in ("addmm", "baddbmm", "addmv"):
+        return tensors[1].shape[-1]
+    if name == "convolution":
+        return math.prod(tensors[1].shape[1:])
+    if name == "convolution_backward":
+        grad, _, weight = tensors[:3]
+        return max(grad.numel() // max(1, grad.shape[1]), math.prod(weight.shape) // max(1, weight.shape[1]))
+    first = out[0] if isinstance(out, (tuple, list)) else out
+    if isinstance(first, Tensor) and first.numel():
+        if name in ("sum", "mean", "var", "var_mean", "norm", "prod", "cumsum", "logsumexp"):
+            return max(1, tensors[0].numel() // first.numel())
+        if "norm" in name or "softmax" in name or "loss" in name or "attention" in name:
+            return max(tensors[0].shape[-1] if tensors[0].dim() else 1, tensors[0].numel() // max(1, tensors[0].shape[0]))
+    return 1
+
+
+def spread(run: Callable[[], dict[str, Tensor]], *, u: float, eta: float) -> dict[str, Tensor]:
+    """One-sided error estimates of everything that ``run`` computes, by name.
+
+    Parameters
+    ----------
+    run
+        Runs the program in float64 and returns its results; called once plainly and SAMPLES times perturbed.
+    """
+    plain = run()
+    largest = {name: torch.zeros_like(value) for name, value in plain.items()}
+    longest = 1
+    for seed in range(SAMPLES):
+        with Perturbed(u, seed) as mode:
+            moved = run()
+        longest = max(longest, mode.longest)
+        for name, value in moved.items():
+            largest[name] = torch.maximum(largest[name], torch.nan_to_num((value - plain[name]).abs()))
+    return {name: (8 + longest) * (_smooth(d) + u * plain[name].abs().nan_to_num()) + eta for name, d in largest.items()}
+
+
+def _smooth(deviation: Tensor) -> Tensor:
+    """A few samples may agree by chance at some element: never less than a tenth of what its row shows."""
+    row = deviation.square().mean(-1, keepdim=True).sqrt() if deviation.dim() else deviation
+    return deviation + 0.1 * row
