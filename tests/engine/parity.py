@@ -51,16 +51,18 @@ def check_layer(
         close(grads.params[name], parameter.grad, f"{layer} gradient of {name}", scale)
 
 
-def check_loss(loss: Loss, module: Callable[..., torch.Tensor], prediction: Array, target: Array) -> None:
-    """The loss and its gradient are those of ``module``."""
+def check_loss(
+    loss: Loss, module: Callable[..., torch.Tensor], prediction: Array, target: Array, *, scale: float = 0
+) -> None:
+    """The loss and its gradient are those of ``module``; ``scale`` as in `check_layer`."""
     leaf = torch.from_numpy(prediction.copy()).requires_grad_()
     expected = module(leaf, torch.from_numpy(target))
     value, cache = loss.forward(prediction, target)
-    close(value, expected, f"{loss}")
+    close(value, expected, f"{loss}", scale)
 
     upstream = normal(value.shape, value.dtype, seed=7)
     expected.backward(torch.from_numpy(upstream))
-    close(loss.backward(cache, upstream), leaf.grad, f"{loss} gradient")
+    close(loss.backward(cache, upstream), leaf.grad, f"{loss} gradient", scale)
 
 
 def check_layer_differences(layer: Layer, *inputs: Array, params: Mapping[str, Array] | None = None) -> None:
