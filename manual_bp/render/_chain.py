@@ -54,7 +54,7 @@ def _first_step(story: Story) -> tuple[Check, str] | None:
 
 
 def _across(story: Story, width: int) -> Iterator[Text]:
-    r"""Four lines: names, operations, ``x ──→ ✓ ──→ ✓`` and ``x.grad ←── ✗ wrong ←── ✓``; nothing if too wide."""
+    """Names, operations, ``x ──→ ✓ ──→ ✓`` and ``x.grad ←── ✗ wrong ←── ✓`` below one another; nothing if too wide."""
     steps = story.report.steps
     forward = [worst(story, step.name, FORWARD) for step in steps]
     backward = [worst(story, step.name, BACKWARD) for step in steps]
@@ -65,10 +65,14 @@ def _across(story: Story, width: int) -> Iterator[Text]:
     back = [_cell(status, step, ".grad") for status, step in zip(backward, steps, strict=True)]
     sides = [_word(status) if status else "" for status in parameters]
     widths = [max(map(cell_len, column)) for column in zip(names, operations, forth, back, sides, strict=True)]
+    if LABEL + sum(widths) + JOINT * (len(widths) - 1) > width:  # without the operations, which the table below names
+        operations = [""] * len(steps)
+        widths = [max(map(cell_len, column)) for column in zip(names, forth, back, sides, strict=True)]
     if LABEL + sum(widths) + JOINT * (len(widths) - 1) > width:
         return
     yield _line("", names, widths, " ", [TITLE] * len(names))
-    yield _line("", operations, widths, " ", [QUIET] * len(names))
+    if any(operations):
+        yield _line("", operations, widths, " ", [QUIET] * len(names))
     yield _line("forward", forth, widths, "→", [_style(status) for status in forward])
     yield _line("backward", back, widths, "←", [_style(status) for status in backward])
     if any(sides):

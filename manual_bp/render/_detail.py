@@ -40,7 +40,7 @@ def first_wrong(story: Story) -> Iterator[Fact]:
         at = _text.index(found.worst[0].index)
         yield "Worst", f"{at}{': ' if at else ''}the candidate says {mine}, should be {torch}", ""
     if check.isolated and check.isolated.mismatched and check.status == "wrong":
-        yield "", "Judged alone, on the candidate's own inputs: nothing is inherited here.", QUIET
+        yield "", "(judged alone, on the candidate's own inputs)", QUIET
 
 
 def reasons(check: Check) -> Iterator[Fact]:

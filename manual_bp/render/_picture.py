@@ -30,12 +30,12 @@ def picture(found: Picture, width: int, planes: int = 1) -> Iterator[Text]:
 
 
 def _title(plane: Plane, found: Picture) -> str:
-    where = plane.label or (_text.index(plane.index) and f"plane {_text.index(plane.index)}")
-    others = f", the worst of {found.planes_total} planes" if found.planes_total > 1 else ""
+    """``where: batch 1, channel 0 (the worst of 2 planes); a cell is the worst of 2×2 elements``."""
+    place = plane.label or (f"plane {_text.index(plane.index)}" if plane.index else "the whole array")
+    others = f" (the worst of {found.planes_total} planes)" if found.planes_total > 1 else ""
     height, width = plane.block
     pooled = f"; a cell is the worst of {height}×{width} elements" if (height, width) != (1, 1) else ""
-    whole = "; the whole pass" if found.against == "end_to_end" else ""
-    return f"{where}{others}{pooled}{whole}".removeprefix(", ").removeprefix("; ") or "the whole plane"
+    return f"where: {place}{others}{pooled}{'; whole pass' if found.against == 'end_to_end' else ''}"
 
 
 def _plane(plane: Plane, width: int) -> Iterator[Text]:

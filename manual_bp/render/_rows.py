@@ -10,7 +10,7 @@ from rich.text import Text
 
 from manual_bp.render import _table, _text
 from manual_bp.render._colors import QUIET, STYLE, TITLE
-from manual_bp.render._say import SYMBOL, WORD, Story, comparison, phase
+from manual_bp.render._say import SYMBOL, WORD, Story, comparison, part
 
 BAR = 8
 
@@ -35,8 +35,8 @@ def rows(story: Story, width: int) -> Iterator[RenderableType]:
     before = ""
     yield head
     for at, (line, check) in enumerate(zip(lines, checks, strict=True)):
-        if phase(check) != before:
-            before = phase(check)
+        if part(check) != before:
+            before = part(check)
             yield Text(before, TITLE)
         if at in folded:
             if folded[at]:
@@ -55,13 +55,13 @@ def _folded(story: Story) -> dict[int, int]:
     checks = story.quantities
     if len(checks) <= FOLD_ABOVE or story.report.ok:
         return {}
-    faulty = {(check.step, phase(check)) for check in checks if check.status != "pass"}
+    faulty = {(check.step, part(check)) for check in checks if check.status != "pass"}
     folded: dict[int, int] = {}
     start = 0
     for at, check in enumerate(checks):
-        if (check.step, phase(check)) in faulty:
+        if (check.step, part(check)) in faulty:
             continue
-        if at - 1 not in folded or phase(check) != phase(checks[at - 1]):
+        if at - 1 not in folded or part(check) != part(checks[at - 1]):
             start = at
         folded[at] = 0
         folded[start] += 1
@@ -70,7 +70,7 @@ def _folded(story: Story) -> dict[int, int]:
 
 def _steps(story: Story, *, full: bool) -> list[str]:
     """The step of each row, once a group: ``z1 = Conv2d(1, 1, kernel_size=3)``, ``z1 Conv2d``, or ``z1``."""
-    here = [(check.step, phase(check)) for check in story.quantities]
+    here = [(check.step, part(check)) for check in story.quantities]
     names = {name: _step(story, name, full=full) for name, _ in here}
     if not full and max(map(len, names.values()), default=0) > LONG_STEP:
         names = {name: name for name in names}
@@ -103,7 +103,7 @@ def _columns(story: Story, *, full: bool) -> list[_table.Column]:
         column("shape", [_text.shape(check.shape) for check in checks], keep=8),
         column("error", [_text.error(f.max_abs_error) if f else "" for f in found], right=True, keep=10),
         column("of allowed", [_text.used(f.used) if f else "" for f in found], right=True, keep=11),
-        column("", [_bar(f.used) if f else "" for f in found], keep=1),
+        column("", [_bar(f.used) if f else "" for f in found], strong, keep=1),
         column("verdict", [WORD[check.status] for check in checks], strong, keep=13),
         column("worst at", [_text.index(f.worst_index) if f else "" for f in found], keep=6),
         column("probe", [check.probe if several else "" for check in checks], keep=5, least=10),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -81,7 +82,7 @@ class Story:
     def verdict(self) -> str:
         """One sentence after the word: what came out."""
         report, total = self.report, len(self.quantities)
-        name = report.title or report.network
+        name = report.network
         if not total:
             return f"{name}: nothing was compared"
         partly = " of those reported" if report.partial else ""
@@ -112,7 +113,7 @@ class Story:
         probes = [probe.name for probe in report.probes] or list(dict.fromkeys(check.probe for check in report.checks))
         elements = sum(found.elements for check in report.checks if (found := comparison(check)))
         return [
-            *([report.network] if report.title else []),
+            *([report.title] if report.title else []),
             report.dtype,
             f"seed {report.seed}",
             f"{_text.count(len(probes), 'probe')} ({_text.listed(probes, 4)})" if probes else "no probe",
@@ -177,8 +178,13 @@ class Story:
 
     @property
     def blind(self) -> list[str]:
-        """What single probes could not have shown, ``probe: why``."""
-        return [f"{probe.name}: {text}" for probe in self.report.probes for text in probe.blind]
+        """What no probe could have shown; what another probe shows is only counted."""
+        seen = Counter(text for probe in self.report.probes for text in dict.fromkeys(probe.blind))
+        total = len(self.report.probes)
+        told = [f"{text}{' (on every probe)' if total > 1 else ''}" for text, count in seen.items() if count == total]
+        if others := len(seen) - len(told):
+            told.append(f"{_text.count(others, 'blind spot')} of single probes, each seen by another probe")
+        return told
 
     @property
     def findings(self) -> list[tuple[str, Finding]]:
@@ -204,6 +210,11 @@ def phase(check: Check) -> str:
         return "not in the network"
     words = {"value": "forward pass", "update": "update", "parameter": "parameters"}
     return words.get(check.kind, "backward pass")
+
+
+def part(check: Check) -> str:
+    """The part of the pass that a quantity is listed under: parameters belong to the forward pass."""
+    return "forward pass" if check.kind == "parameter" and check.status != "extra" else phase(check)
 
 
 def cause(check: Check) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from rich.console import RenderableType
@@ -83,7 +84,8 @@ def _state(check: Check | None) -> str:
     if check is None:
         return "not compared"
     found = comparison(check)
-    return mark(check.status) + (f" {_text.used(found.used)}" if found and found.mismatched else "")
+    told = found is not None and found.mismatched and math.isfinite(found.used)
+    return mark(check.status) + (f" {_text.used(found.used)}" if found and told else "")
 
 
 def _style(check: Check | None) -> str:

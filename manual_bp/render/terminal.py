@@ -68,7 +68,7 @@ def sections(story: Story, width: int) -> Iterator[RenderableType]:
     yield from _verdict_line(story)
 
 
-def facts(found: Iterable[_detail.Fact], width: int) -> Iterator[RenderableType]:
+def facts(found: Iterable[_detail.Fact], width: int, *, indent: int = 2) -> Iterator[RenderableType]:
     """Labels on the left, text wrapped beside them."""
     grid = Table.grid(padding=(0, 2), pad_edge=False)
     grid.add_column(no_wrap=True, style=QUIET)
@@ -76,7 +76,7 @@ def facts(found: Iterable[_detail.Fact], width: int) -> Iterator[RenderableType]
     for label, text, style in found:
         grid.add_row(label, Text(text, style))
     if grid.row_count:
-        yield Padding(grid, (0, max(0, width - PROSE), 0, 2))
+        yield Padding(grid, (0, max(0, width - PROSE), 0, indent))
 
 
 def _section(parts: Iterable[RenderableType], title: str = "", note: str = "") -> Iterator[RenderableType]:
@@ -106,7 +106,7 @@ def _details(story: Story, width: int) -> Iterator[RenderableType]:
         yield ""
         yield Padding(_detail.heading(check), 0)
         yield from (Padding(line, (0, 0, 0, 4)) for line in _detail.body(check, inside))
-        yield from facts(_detail.facts(check, told=check is story.first), width)
+        yield from facts(_detail.facts(check, told=check is story.first), width, indent=4)
     if hidden := story.culprits[_detail.MOST :]:
         names = _text.listed([check.name for check in hidden], 10)
         yield ""

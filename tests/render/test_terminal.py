@@ -131,6 +131,15 @@ def test_a_chain_is_drawn_across_with_the_first_wrong_step_marked():
     assert backward.split()[:3] == ["backward", "x.grad", "←"]
 
 
+def test_operations_are_left_out_where_the_chain_would_not_fit_across():
+    lines = full(forgotten_mask(), 70).splitlines()
+    at = lines.index("Network")
+    assert lines[at + 1].split() == ["x", "z1", "a1", "a2", "z3", "a3", "loss"]
+    assert lines[at + 2].startswith("forward  x ─")
+    lines = full(forgotten_mask(), 50).splitlines()
+    assert lines[lines.index("Network") + 1].split() == ["step", "forward", "backward", "weights"]
+
+
 def test_a_graph_with_branches_is_drawn_down_with_its_rails():
     lines = full(residual(), 100).splitlines()
     at = lines.index("Network")
@@ -171,7 +180,7 @@ def test_the_picture_shows_where_the_errors_sit():
     check = next(c for c in unrotated_kernel().checks if c.name == "x.grad")
     plane = check.picture.planes[0]
     lines = full(unrotated_kernel(), 80).splitlines()
-    at = next(i for i, line in enumerate(lines) if line.strip().startswith("batch 1, channel 0"))
+    at = next(i for i, line in enumerate(lines) if line.strip().startswith("where: batch 1, channel 0"))
     for row, line in enumerate(lines[at + 1 : at + 1 + plane.rows]):
         cells = re.findall("..", line[4:].ljust(2 * plane.cols))
         off = [cell.strip() != "·" for cell in cells]
@@ -219,7 +228,7 @@ def test_a_right_step_that_was_fed_the_wrong_tensor():
     ]
     text = "z1.grad is right for what it was given, but that is not a1.grad"
     told = full(report(checks, findings=(Finding(kind="plumbing", name="z1.grad", step="a1", text=text),)))
-    assert "Judged alone" not in told
+    assert "judged alone" not in told
     assert f"Plumbing {text}" in " ".join(told.split())
     assert "off in 2 of 72 elements" in told
 
@@ -228,6 +237,30 @@ def test_a_failure_without_a_wrong_quantity_says_why():
     finding = Finding(kind="mutation", name="x", step="z1", text="x was changed in place")
     failed = replace(all_right(), verdict="fail", findings=(finding,))
     assert full(failed).startswith("✗ WRONG  three-layer: each step is right by itself, but x was changed in place")
+
+
+def test_what_no_probe_shows_is_named_and_what_another_shows_is_counted():
+    one, other = unrotated_kernel().probes
+    both = (replace(one, blind=("one channel", "no tie")), replace(other, blind=("one channel", "one example")))
+    told = " ".join(full(replace(unrotated_kernel(), probes=both)).split())
+    assert "Blind one channel (on every probe) 2 blind spots of single probes, each seen by another probe" in told
+    alone = " ".join(full(nan()).split())
+    assert "Blind no exact zero at a ReLU Run again" in alone
+
+
+def test_parameters_are_listed_with_the_forward_pass():
+    first = all_right().checks[0]
+    weight = replace(first, name="z1.weight", kind="parameter")
+    step = replace(first, name="z1.weight.new", kind="update", step="sgd")
+    lines = full(report([weight, *all_right().checks, step]), 200).splitlines()
+    parts = [line for line in lines if line in ("forward pass", "backward pass", "update", "parameters")]
+    assert parts == ["forward pass", "backward pass", "update"]
+
+
+def test_a_title_stands_with_the_settings():
+    titled = full(replace(all_right(), title="one digit against another")).splitlines()
+    assert titled[0].startswith("✓ ALL RIGHT  three-layer: all 16")
+    assert titled[1].startswith("  one digit against another · float64")
 
 
 def test_nothing_compared_is_not_all_right():
