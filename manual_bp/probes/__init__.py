@@ -21,17 +21,19 @@ from manual_bp.errors import ManualBPError
 from manual_bp.network import Network
 
 from ._made import MADE
+from ._printed import PRINTED, has_printed, printed_numbers
 from ._probe import DTYPES, Probe, check_finite
 from ._real import real_examples
 
 __all__ = ["Probe", "check_finite", "probe", "probe_names", "probe_set"]
 
+_PRINTED = "the numbers that are printed with the derivation: its gradient must come out to all printed digits"
 _REAL = "real handwritten digits, weights as torch initialises them: what training really sees"
 
 
 def probe_names(network: Network) -> tuple[str, ...]:
-    """Names of the network's probes, the real data first."""
-    return _real_name(network), *MADE
+    """Names of the network's probes: numbers printed with its derivation if there are, the real data, the others."""
+    return *((PRINTED,) if has_printed(network) else ()), _real_name(network), *MADE
 
 
 def probe_set(
@@ -66,12 +68,13 @@ def probe(network: Network, name: str, *, seed: int = 0, dtype: npt.DTypeLike = 
     """
     _check(network, name, seed, dtype, batch)
     rng = np.random.default_rng([seed, zlib.crc32(network.name.encode()), zlib.crc32(name.encode())])
-    if name in MADE:
+    if name == PRINTED:
+        description, (params, x, y) = _PRINTED, printed_numbers(network)
+    elif name in MADE:
         make, least, description = MADE[name]
         params, x, y = make(network, rng, max(batch, least))
     else:
-        description = _REAL
-        params = network.initial(rng)
+        description, params = _REAL, network.initial(rng)
         x, y = real_examples(network, params, rng, batch)
     return Probe(name=name, description=description, params=params, x=x, y=y, seed=seed).astype(dtype)
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from manual_bp.network import Network
+from manual_bp.network import Network, Node
 from manual_bp.nn import Array
 from manual_bp.trace import GRAD
 
-from ._step import exact_zeros, is_affine, last_affine, squashed, tied_windows, values
+from ._step import changed, exact_zeros, is_affine, last_affine, rectified, squashed, tied_windows, values
 from ._target import binary, categorical, drawn
 
 Made = tuple[dict[str, Array], Array, Array]
@@ -23,15 +23,29 @@ Maker = Callable[[Network, np.random.Generator, int], Made]
 #: |logit| of the most saturated example: σ is exactly 1 beyond 37 in float64, beyond 17 in float32.
 SATURATED_LOGIT = 45.0
 SATURATED_HIDDEN = 20.0
-#: How often a draw for the `ties` probe is repeated when it has no tie at some pooling step.
-DRAWS = 20
+#: The `ties` probe is drawn again, at most this often, until every kink is met at so many places that count.
+DRAWS = 60
+KINKS = 3
 
 
 def plain(network: Network, rng: np.random.Generator, batch: int) -> Made:
-    """Standard normal inputs, weights as torch initialises them, random targets."""
+    """Standard normal inputs, weights as torch initialises them, random targets.
+
+    Normalisations get a scale, a shift and running statistics of their own: 1 and 0 would hide where they enter.
+    """
     params = network.initial(rng)
+    for node in network.nodes:
+        if "Norm" in type(node.layer).__name__:
+            for name, shape in (node.layer.parameter_shapes() | node.layer.buffer_shapes()).items():
+                params[f"{node.name}.{name}"] = _statistic(name, shape, params[f"{node.name}.{name}"], rng)
     x = rng.standard_normal((batch, *network.input_shape))
     return params, x, drawn(network.loss, _blank(network, params, batch), rng)
+
+
+def _statistic(name: str, shape: tuple[int, ...], initial: Array, rng: np.random.Generator) -> Array:
+    if initial.dtype.kind != "f":  # the number of batches seen
+        return initial
+    return rng.uniform(0.5, 2, shape) if name in ("weight", "running_var") else rng.standard_normal(shape)
 
 
 def ties(network: Network, rng: np.random.Generator, batch: int) -> Made:
@@ -45,7 +59,7 @@ def ties(network: Network, rng: np.random.Generator, batch: int) -> Made:
         made = _integers(network, rng, batch)
         trace = network.run(*made).trace
         kinks = [*exact_zeros(network, trace).values(), *tied_windows(network, trace).values()]
-        lacking = sum(n == 0 for n in kinks) + sum(not trace[p + GRAD].any() for p in network.parameter_shapes())
+        lacking = sum(n < KINKS for n in kinks) + sum(not trace[p + GRAD].any() for p in network.parameter_shapes())
         if best is None or lacking < best[0]:
             best = lacking, made
         if lacking == 0:
@@ -58,22 +72,39 @@ def _integers(network: Network, rng: np.random.Generator, batch: int) -> Made:
     params = network.initial(rng)
     for name, shape in network.parameter_shapes().items():
         params[name] = _small_integers(name, shape, rng)
-    x = rng.integers(-2, 4, (batch, *network.input_shape)).astype(np.float64)
-    for node in network.nodes:
-        if is_affine(node) and squashed(network, node):
+    least, most = rng.integers(-2, 1), rng.integers(1, 3)  # few different numbers in some draws, more in others
+    x = rng.integers(least, most, (batch, *network.input_shape), endpoint=True).astype(np.float64)
+    below = rng.choice([0.5, 0.7, 0.85, 0.95])
+
+    def change(node: Node, value: Array) -> bool:
+        if not is_affine(node):
+            return False
+        bias = f"{node.name}.bias"
+        if squashed(network, node):
             # a saturated unit lets nothing through; a power of two keeps the numbers exact
-            size = float(np.max(np.abs(values(network, params, x)[node.name])))
-            for name in node.layer.parameter_shapes():
-                params[f"{node.name}.{name}"] *= 0.5 ** max(math.ceil(math.log2(max(size, 1.0))) - 1, 0)
-    return params, x, _half_right(network, values(network, params, x)[network.output], rng)
+            _scale(node, params, 0.5 ** max(math.ceil(math.log2(max(float(np.max(np.abs(value))), 1.0))) - 1, 0))
+        elif rectified(network, node) and bias in params:
+            # the bias of each channel puts one of its own values at 0, the more of them below the larger the quantile
+            channels = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1)
+            params[bias] = params[bias] - np.quantile(channels, below, axis=1, method="lower")
+        return True
+
+    output = changed(network, params, x, change)[network.output]
+    return params, x, _half_right(network, output, rng)
+
+
+def _scale(node: Node, params: dict[str, Array], factor: float) -> None:
+    for name in node.layer.parameter_shapes():
+        params[f"{node.name}.{name}"] = params[f"{node.name}.{name}"] * factor
 
 
 def _small_integers(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    if len(shape) < 2:  # a bias, or the scale of a normalisation
-        choices = [-1.0, 0.0, 1.0] if name.endswith("bias") else [1.0, 2.0]
-        return rng.choice(choices, shape)
-    kept = rng.random(shape) < 6 / math.prod(shape[1:])
-    return rng.choice([-1.0, 1.0, 1.0, 2.0], shape) * kept
+    if len(shape) < 2:  # a bias, or the scale of a normalisation, where 0 makes exact zeros of a whole channel
+        return rng.choice([-2.0, -1.0, 0.0, 0.0, 1.0] if name.endswith("bias") else [0.0, 1.0, 2.0], shape)
+    kept = rng.random(shape) < rng.integers(2, 6) / math.prod(shape[1:])
+    # positive or negative by majority, from draw to draw: windows without a positive element are wanted, too
+    signs = [-1.0, 1.0, rng.choice([-1.0, 1.0])]
+    return rng.choice(signs, shape) * rng.integers(1, 3, shape) * kept
 
 
 def _half_right(network: Network, output: Array, rng: np.random.Generator) -> Array:
@@ -89,14 +120,15 @@ def saturation(network: Network, rng: np.random.Generator, batch: int) -> Made:
     """Logits up to 45 in size, in the first example; from one example to the next they shrink by half."""
     params, x, y = plain(network, rng, batch)
     x *= (0.5 ** np.arange(batch) * 3).reshape(-1, *(1,) * (x.ndim - 1))
-    for node in network.nodes:
+
+    def change(node: Node, value: Array) -> bool:
         if not (is_affine(node) and squashed(network, node)):
-            continue
+            return False
         goal = SATURATED_LOGIT if node is last_affine(network) else SATURATED_HIDDEN
-        value = values(network, params, x)[node.name]
-        factor = goal / max(float(np.max(np.abs(value))), 1e-3)
-        for name in node.layer.parameter_shapes():
-            params[f"{node.name}.{name}"] = params[f"{node.name}.{name}"] * factor
+        _scale(node, params, goal / max(float(np.max(np.abs(value))), 1e-3))
+        return True
+
+    changed(network, params, x, change)
     return params, x, y
 
 
@@ -104,18 +136,21 @@ def dead(network: Network, rng: np.random.Generator, batch: int) -> Made:
     """Every second unit of the hidden layers has no weights and a negative bias; a lone one is mostly below zero."""
     params, x, y = plain(network, rng, batch)
     final = last_affine(network)
-    for node in network.nodes:
+
+    def change(node: Node, value: Array) -> bool:
         if not is_affine(node) or node is final:
-            continue
+            return False
         weight, bias = f"{node.name}.weight", f"{node.name}.bias"
-        if len(params[weight]) > 1:
+        units = len(params[weight])
+        if units > 1:
             params[weight][1::2] = 0
-        if bias not in params:
-            continue
-        if len(params[bias]) > 1:
+        if bias in params and units > 1:
             params[bias][1::2] = -1
-        else:
-            params[bias] = params[bias] - np.quantile(values(network, params, x)[node.name], 0.6)
+        elif bias in params:
+            params[bias] = params[bias] - np.quantile(value, 0.6)
+        return True
+
+    changed(network, params, x, change)
     return params, x, y
 
 
@@ -147,12 +182,15 @@ def bad_scale(network: Network, rng: np.random.Generator, batch: int) -> Made:
         if len(shape) >= 2:
             params[name] = params[name] * 10.0 ** rng.uniform(-2, 1, shape)
     x = x * 10.0 ** rng.uniform(-3, 3, x.shape)
-    for node in network.nodes:
+
+    def change(node: Node, value: Array) -> bool:
         # logits of a hundred thousand would saturate every example, and nothing but zeros would come back
-        if is_affine(node) and squashed(network, node):
-            size = float(np.median(np.abs(values(network, params, x)[node.name])))
-            for name in node.layer.parameter_shapes():
-                params[f"{node.name}.{name}"] = params[f"{node.name}.{name}"] / max(size, 1.0)
+        if not (is_affine(node) and squashed(network, node)):
+            return False
+        _scale(node, params, 1 / max(float(np.median(np.abs(value))), 1.0))
+        return True
+
+    changed(network, params, x, change)
     return params, x, y
 
 
@@ -164,7 +202,7 @@ def _blank(network: Network, params: dict[str, Array], batch: int) -> Array:
 
 #: By probe: how it is made, the smallest batch, and which mistakes it makes visible.
 MADE: dict[str, tuple[Maker, int, str]] = {
-    "ties": (ties, 2, "exact ties in pooling windows and exact zeros at the ReLU: >= for >, error to all ties"),
+    "ties": (ties, 4, "exact ties in pooling windows and exact zeros at the ReLU: >= for >, error to all ties"),
     "saturation": (saturation, 4, "logits up to 45: overflow, clipping in the loss, a derivative at the wrong point"),
     "dead": (dead, 3, "dead units beside live ones: a forgotten mask, a mask from the wrong tensor"),
     "batch": (plain, 5, "an odd batch: sum for mean, one example's gradient for all, transposed batch axes"),

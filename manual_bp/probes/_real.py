@@ -56,7 +56,8 @@ def as_input(images: Array, shape: tuple[int, ...]) -> Array:
     """Images (n, 8, 8) as (n, ...) of that shape.
 
     Two spatial axes: enlarged by bilinear interpolation; channel c is shifted c pixels to the right, so that no two
-    are alike. One: the ink in each column, resampled (odd channels: in each row). None: the pixels in reading order.
+    are alike. One: the ink in each column, resampled (odd channels: in each row). Another number: the pixels in reading order, or their
+    means where there are fewer inputs than pixels.
     """
     n = len(images)
     if len(shape) == 3:
@@ -67,8 +68,11 @@ def as_input(images: Array, shape: tuple[int, ...]) -> Array:
         channels, length = shape
         profiles = [resample(np.mean(images, axis=1 + c % 2), 1, length) * (1 - c // 2 / 10) for c in range(channels)]
         return np.stack(profiles, axis=1)
-    pixels = images.reshape(n, -1)
-    return resample(pixels, 1, math.prod(shape)).reshape(n, *shape)
+    pixels, length = images.reshape(n, -1), math.prod(shape)
+    if length >= pixels.shape[1]:
+        return resample(pixels, 1, length).reshape(n, *shape)
+    means = [np.mean(part, axis=1) for part in np.array_split(pixels, length, axis=1)]
+    return np.stack(means, axis=1).reshape(n, *shape)
 
 
 def resample(array: Array, axis: int, length: int) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -18,17 +18,34 @@ SQUASHING = ("Sigmoid", "Tanh", "Softmax", "LogSoftmax")
 
 def values(network: Network, params: Mapping[str, Array], x: Array) -> dict[str, Array]:
     """The input and the output of every step, by name."""
+    return changed(network, params, x, lambda node, value: False)
+
+
+def changed(
+    network: Network, params: Mapping[str, Array], x: Array, change: Callable[[Node, Array], bool]
+) -> dict[str, Array]:
+    """As `values`, with a hand in it.
+
+    ``change(node, value)`` sees each step's output, may give it other parameters, and says whether it did: then the
+    step is computed again, before the steps that read it.
+    """
     found = {INPUT: x}
     for node in network.nodes:
-        names = (*node.layer.parameter_shapes(), *node.layer.buffer_shapes())
-        own = {name: params[f"{node.name}.{name}"] for name in names}
-        found[node.name], _ = node.layer.forward(own, *(found[name] for name in node.inputs))
+        found[node.name] = _output(node, params, found)
+        if change(node, found[node.name]):
+            found[node.name] = _output(node, params, found)
     return found
+
+
+def _output(node: Node, params: Mapping[str, Array], found: Mapping[str, Array]) -> Array:
+    names = (*node.layer.parameter_shapes(), *node.layer.buffer_shapes())
+    own = {name: params[f"{node.name}.{name}"] for name in names}
+    return node.layer.forward(own, *(found[name] for name in node.inputs))[0]
 
 
 def is_affine(node: Node) -> bool:
     """Whether the step is a matrix of weights applied to its input (dense or convolution)."""
-    return len(node.layer.parameter_shapes().get("weight", ())) >= 2
+    return len(node.layer.parameter_shapes().get("weight", ())) >= 2 and "Norm" not in type(node.layer).__name__
 
 
 def last_affine(network: Network) -> Node | None:
@@ -37,9 +54,22 @@ def last_affine(network: Network) -> Node | None:
 
 
 def squashed(network: Network, node: Node) -> bool:
-    """Whether the step's output goes into a sigmoid or the like, or straight into the loss."""
+    """Whether the step's output goes into a sigmoid or the like, or into the loss, sums and flattening let through."""
+    for name in network.consumers(node.name):
+        if name == network.loss_name:
+            return True
+        reader = network.node(name)
+        if type(reader.layer).__name__ in SQUASHING:
+            return True
+        if isinstance(reader.layer, (nn.Add, nn.Flatten, nn.Identity)) and squashed(network, reader):
+            return True
+    return False
+
+
+def rectified(network: Network, node: Node) -> bool:
+    """Whether a ReLU reads the step."""
     readers = network.consumers(node.name)
-    return network.loss_name in readers or any(type(network.node(name).layer).__name__ in SQUASHING for name in readers)
+    return any(isinstance(other.layer, nn.ReLU) for other in network.nodes if other.name in readers)
 
 
 def exact_zeros(network: Network, trace: Trace) -> dict[str, int]:
