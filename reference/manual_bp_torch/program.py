@@ -233,6 +233,17 @@ class Program:
             )
         return taps.tap(LOSS, total)
 
+    def output_shape(self, params: Mapping[str, Tensor], x: Any) -> tuple[int, ...]:
+        """Shape of what the reference returns (its first tensor), found by running it once."""
+        with torch.no_grad(), tapping(lambda _name, tensor: tensor):
+            state = {name: p.clone() for name, p in params.items()}
+            if self.module is not None:
+                out = functional_call(self.module, state, (x,))
+            else:
+                out = _call_by_name(self.function, {"params": state, "x": x, "y": None, "tap": lambda _n, t: t})
+        first = next((p for p in out if _floating(p)), None) if isinstance(out, (tuple, list)) else out
+        return tuple(first.shape) if isinstance(first, Tensor) else ()
+
     # ------------------------------------------------------------------ structure
 
     @staticmethod

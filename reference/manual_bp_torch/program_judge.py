@@ -165,7 +165,8 @@ class ProgramJudge:
         bounds = certify(
             plan, used, grads, target, self.precision, claimed={*claims, INPUT}
         )
-        missing = [name for name in {**found.values, **found.grads} if name not in bounds]
+        given = {INPUT, *setting.params}
+        missing = [name for name in {**found.values, **found.grads} if name not in bounds and name not in given]
         if not missing:
             return bounds
         wide = setting.widened()

@@ -79,7 +79,8 @@ def _reduction_length(name: str, args: tuple[Any, ...], out: Any) -> int:
         if name in ("sum", "mean", "var", "var_mean", "norm", "prod", "cumsum", "logsumexp"):
             return max(1, tensors[0].numel() // first.numel())
         if "norm" in name or "softmax" in name or "loss" in name or "attention" in name:
-            return max(tensors[0].shape[-1] if tensors[0].dim() else 1, tensors[0].numel() // max(1, tensors[0].shape[0]))
+            shape = tensors[0].shape or (1,)
+            return max(shape[-1], tensors[0].numel() // max(1, shape[0]))
     return 1
 
 

@@ -72,12 +72,25 @@ def convolution_counts(s: Operands) -> tuple[str, int, int, int]:
     assert isinstance(conv, nn.Conv1d | nn.Conv2d | nn.Conv3d)
     area = math.prod(conv.kernel_size)
     dims = len(conv.kernel_size)
-    # a border pixel that is copied into the padding gets the gradient of each copy as well
-    copies = 1 if conv.padding_mode == "zeros" else 3**dims
+    copies = _copies(conv)
     batch = s.output.shape[0] if s.output.dim() == dims + 2 else 1
     positions = math.prod(s.output.shape[-dims:])
     n = conv.in_channels // conv.groups * area
     return f"conv{dims}d", n, conv.out_channels // conv.groups * area * copies, max(1, batch * positions)
+
+
+def _copies(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> int:
+    """How many elements of the padded input at most are one element of the input; each brings its own products to dx.
+
+    Reflection and wrapping show an element at most once on either side; replication shows the border as often as the
+    padding is wide.
+    """
+    if conv.padding_mode == "zeros":
+        return 1
+    if conv.padding_mode != "replicate":
+        return int(3 ** len(conv.kernel_size))
+    both = conv._reversed_padding_repeated_twice  # 'same' is resolved there; two entries an axis
+    return math.prod(1 + a + b for a, b in zip(both[::2], both[1::2], strict=True))
 
 
 def linear_counts(s: Operands) -> tuple[str, int, int, int]:
@@ -93,16 +106,16 @@ class MeanPool(Rule):
     def forward(self, s: Operands) -> Bound:
         n, _, label = self._counts(s.module)
         p = s.precision
-        e = s.module(s.errors[0] + p.gamma(n + 2) * s.tops()[0]) + (n + 1) * p.eta
+        e = s.module(s.errors[0] + p.gamma(n + 2) * s.tops()[0]).abs() + (n + 1) * p.eta  # the divisor may be negative
         return Bound(e, f"certified: {label}, n = {n}")
 
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
         _, c, label = self._counts(s.module)
         p = s.precision
-        dx, _ = _vjp(s, {}, s.inputs[0], g.abs() + 2 * e_g)
+        dx = _vjp(s, {}, s.inputs[0], g.abs() + 2 * e_g)[0].abs()
         e = p.gamma(c + 2) * dx + c * p.eta
         if e_g.any():
-            e = e + _vjp(s, {}, s.inputs[0], e_g)[0]
+            e = e + _vjp(s, {}, s.inputs[0], e_g)[0].abs()
         return Backward((Bound(e, f"certified: {label} dx, n = {c}", magnitude=dx),))
 
     @staticmethod
@@ -145,15 +158,26 @@ class Sum(Rule):
 
 
 class Masked(Rule):
-    """Dropout with a given mask: y = x m / (1 - p), two roundings either way."""
+    """Dropout with a given mask: y = x m / (1 - p), three roundings either way.
+
+    With p held in working precision, 1 - p inherits the rounding of p, relative to its own size p u / (1 - p).
+    """
+
+    @staticmethod
+    def _scale(s: Operands) -> tuple[Tensor, float]:
+        """m / (1 - p), and its relative rounding together with that of the product."""
+        p = float(s.module.p)  # type: ignore[arg-type]  # a float on our module
+        if p >= 1:
+            return torch.zeros_like(s.params["mask"]), 0.0
+        return s.params["mask"].abs() / (1 - p), (3 + p / (1 - p)) * s.precision.u
 
     def forward(self, s: Operands) -> Bound:
-        scale = s.params["mask"].abs() / (1 - float(s.module.p))  # type: ignore[arg-type]  # p is a float on our module
-        e = scale * (s.errors[0] + 3 * s.precision.u * s.tops()[0]) + s.precision.eta
+        scale, rounding = self._scale(s)
+        e = scale * (s.errors[0] + rounding * s.tops()[0]) + s.precision.eta
         return Bound(e, "certified: dropout with a given mask")
 
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
-        scale = s.params["mask"].abs() / (1 - float(s.module.p))  # type: ignore[arg-type]  # as above
+        scale, rounding = self._scale(s)
         top = g.abs() + 2 * e_g
-        e = scale * (e_g + 3 * s.precision.u * top) + s.precision.eta
+        e = scale * (e_g + rounding * top) + s.precision.eta
         return Backward((Bound(e, "certified: dropout dx", magnitude=scale * top),))

@@ -48,12 +48,15 @@ class MaxPool(Rule):
         e = _scatter(carried, index, valid, x.shape) + s.precision.gamma(max(0, overlap - 1)) * size
         kinks = None
         if s.isolated and bool(contested.any()):
-            kinks = _kinks(x, windows, index, valid, g)
+            kinks = _kinks(x, windows, index, valid, g, s.precision.u)
         return Backward((Bound(e, f"certified: {label} dx, n = {overlap}", size, kinks),))
 
 
-def _kinks(x: Tensor, windows: Tensor, index: Tensor, valid: Tensor, g: Tensor) -> Kinks:
-    """Which elements share a window's gradient, between which values, and the test that every split adds up."""
+def _kinks(x: Tensor, windows: Tensor, index: Tensor, valid: Tensor, g: Tensor, u: float) -> Kinks:
+    """Which elements share a window's gradient, between which values, and the test that every split adds up.
+
+    Shares are rounded in the working precision, each by u of what it may at most be.
+    """
     planes = windows.shape[0]
     winners = (windows == windows.amax(-1, keepdim=True)) & valid
     tie = winners.sum(-1, keepdim=True) > 1
@@ -74,15 +77,12 @@ def _kinks(x: Tensor, windows: Tensor, index: Tensor, valid: Tensor, g: Tensor) 
     def adds_up(candidate: Tensor, e: Tensor) -> Tensor:
         inside = (candidate >= low - 2 * e) & (candidate <= high + 2 * e) & mask
         given = torch.zeros_like(budget).index_add_(0, groups[mask], (candidate - certain)[mask])
-        room = torch.zeros_like(budget).index_add_(0, groups[mask], (2 * e + 4 * _eps(candidate) * high.abs().maximum(low.abs()))[mask])
+        slack = 2 * e + 4 * u * high.abs().maximum(low.abs())
+        room = torch.zeros_like(budget).index_add_(0, groups[mask], slack[mask])
         balanced = (given - budget).abs() <= room
         return inside & balanced[groups]
 
     return Kinks(mask, low, high, CONVENTION, adds_up)
-
-
-def _eps(candidate: Tensor) -> float:
-    return float(torch.finfo(candidate.dtype).eps)
 
 
 def _components(tied: Tensor, index: Tensor, x: Tensor) -> Tensor:

@@ -1,0 +1,222 @@
+"""What a hand-written side hands over, made comparable: names, layouts, types. Every complaint is one clear sentence."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from manual_bp.errors import ManualBPError
+from manual_bp.layouts import from_torch_layout, to_torch_layout
+from manual_bp.trace import GRAD, Array, Trace, bit_identical
+
+
+class CandidateError(ManualBPError):
+    """The candidate itself raised; ``traceback_text`` is its own traceback."""
+
+    def __init__(self, what: str, *, traceback_text: str) -> None:
+        super().__init__(what, hint="its own traceback is above; nothing of it is manual-bp's")
+        self.traceback_text = traceback_text
+
+
+class Given(dict[str, Array]):
+    """The parameters as the candidate gets them; remembers whether it looked at them at all."""
+
+    used = False
+
+    def __getitem__(self, name: str) -> Array:
+        self.used = True
+        try:
+            return super().__getitem__(name)
+        except KeyError:
+            close = get_close_matches(name, list(self), n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise KeyError(f"no parameter {name!r}: there are {', '.join(map(repr, self.keys_quietly()))}{hint}") from None
+
+    def keys_quietly(self) -> list[str]:
+        """The names, without counting as use."""
+        return list(super().keys())
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As of a dictionary."""
+        self.used = True
+        return super().get(name, default)
+
+    def values(self) -> Any:
+        """As of a dictionary."""
+        self.used = True
+        return super().values()
+
+    def items(self) -> Any:
+        """As of a dictionary."""
+        self.used = True
+        return super().items()
+
+
+class Naming:
+    """The candidate's names and layouts, both ways.
+
+    Parameters
+    ----------
+    names
+        Candidate's name -> reference's name. ``W1`` maps ``W1.grad`` as well.
+    layouts
+        By the candidate's (or the reference's) name; a gradient has its quantity's layout.
+    """
+
+    def __init__(self, names: Mapping[str, str] | None, layouts: Mapping[str, str] | None) -> None:
+        self.names = dict(names or {})
+        self.layouts = dict(layouts or {})
+        self.back = {theirs: own for own, theirs in self.names.items()}
+
+    def reference_name(self, own: str) -> str:
+        """What the reference calls a quantity of the candidate's."""
+        if own in self.names:
+            return self.names[own]
+        base = own.removesuffix(GRAD)
+        return self.names[base] + GRAD if base != own and base in self.names else own
+
+    def own_name(self, reference: str) -> str:
+        """What the candidate calls one of the reference's quantities."""
+        return self.back.get(reference, reference)
+
+    def layout(self, own: str, reference: str) -> str | None:
+        """The layout of a quantity, by either side's name; a gradient's is its quantity's."""
+        for name in (own, reference, own.removesuffix(GRAD), reference.removesuffix(GRAD)):
+            if name in self.layouts:
+                return self.layouts[name]
+        base = self.own_name(reference.removesuffix(GRAD))
+        return self.layouts.get(base)
+
+    def params_for(self, params: Mapping[str, Array], shapes: Iterable[tuple[int, ...]]) -> Given:
+        """Parameters under the candidate's names and in its layouts, copies of their own; torch's names work too."""
+        shapes = list(shapes)
+        given: dict[str, Array] = {}
+        for name, array in params.items():
+            own = self.own_name(name)
+            layout = self.layout(own, name)
+            given[own] = from_torch_layout(array, layout, shapes=shapes) if layout else np.array(array, order="C")
+            if own != name:
+                given[name] = given[own]
+        return Given(given)
+
+    def to_candidate(self, name: str, array: Any, shapes: Iterable[tuple[int, ...]]) -> Any:
+        """An input or target in the candidate's layout, a copy of its own."""
+        if not isinstance(array, np.ndarray):
+            return array
+        layout = self.layout(self.own_name(name), name)
+        return from_torch_layout(array, layout, shapes=shapes) if layout else np.array(array, order="C")
+
+
+def call(candidate: Callable[..., Any], params: Given, x: Any, y: Any) -> Any:
+    """Call the candidate with as many of (params, x, y) as it takes.
+
+    Raises
+    ------
+    CandidateError
+        If it raises; with its own traceback.
+    """
+    offered: list[Any] = [params, x, y]
+    by_name = {"params": params, "x": x, "y": y, "upstream": y}
+    try:
+        wanted = [
+            p
+            for p in inspect.signature(candidate).parameters.values()
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+        ]
+        arguments = [by_name[p.name] for p in wanted] if all(p.name in by_name for p in wanted) else offered[: len(wanted)]
+        if any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(candidate).parameters.values()):
+            arguments = offered
+    except (TypeError, ValueError):  # a builtin without a signature
+        arguments = offered
+    try:
+        with np.errstate(all="ignore"):
+            return candidate(*arguments)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        text = "".join(["Traceback (most recent call last):\n", *traceback.format_list(frames), *traceback.format_exception_only(error)])
+        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise CandidateError(f"the candidate raised {message}", traceback_text=text) from error
+
+
+def to_trace(
+    reported: Any, naming: Naming, expected: Mapping[str, tuple[int, ...]], shapes: Iterable[tuple[int, ...]]
+) -> Trace:
+    """What the candidate reports as a trace under the reference's names and in torch's layout.
+
+    Parameters
+    ----------
+    expected
+        Shape of every quantity of the reference, by name.
+
+    Raises
+    ------
+    ManualBPError
+        If it is no mapping of names to arrays, reports nothing, one quantity twice, or nothing that matches.
+    """
+    shapes = list(shapes)
+    if not isinstance(reported, Mapping):
+        what = "nothing (None)" if reported is None else f"a {type(reported).__name__}"
+        raise ManualBPError(
+            f"the candidate returned {what}", hint='return a dictionary of arrays by name, such as {"z1": z1, "z1.grad": dz1}'
+        )
+    if not reported:
+        raise ManualBPError("the candidate returned an empty dictionary", hint="report at least one value or gradient")
+    trace: Trace = {}
+    origin: dict[str, str] = {}
+    for own, value in reported.items():
+        if not isinstance(own, str):
+            raise ManualBPError(f"the candidate reported a quantity named {own!r}", hint="names are strings")
+        name = naming.reference_name(own)
+        if name in origin:
+            raise ManualBPError(
+                f"the candidate reports {name!r} twice, as {origin[name]!r} and {own!r}", hint="report it once, or map the names apart"
+            )
+        origin[name] = own
+        array = as_array(own, value)
+        layout = naming.layout(own, name)
+        if layout and name in expected:
+            array = to_torch_layout(array, layout, target=expected[name], shapes=shapes)
+        if name in expected and expected[name] == () and array.size == 1:
+            array = array.reshape(())  # a loss of shape (1,) or (1, 1) is the same number
+        trace[name] = np.array(array, order="C")  # a copy: what the candidate does later changes nothing
+    if not any(name in expected for name in trace):
+        first = next(iter(trace))
+        close = get_close_matches(first, list(expected), n=3, cutoff=0.3)
+        raise ManualBPError(
+            f"none of the candidate's {len(trace)} names ({_some(trace)}) is a quantity of the reference",
+            hint=(f"did you mean {' or '.join(close)}; " if close else "") + f"the reference has {_some(expected)}",
+        )
+    return trace
+
+
+def as_array(name: str, value: Any) -> Array:
+    """A reported value as an array; tensors and numbers are welcome, anything else is one clear error."""
+    if hasattr(value, "detach") and hasattr(value, "cpu"):
+        value = value.detach().cpu().numpy()
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ManualBPError(f"the candidate's {name!r} is no array: {error}", hint="give a NumPy array of numbers") from None
+    if array.dtype.kind not in "fiub":
+        raise ManualBPError(
+            f"the candidate's {name!r} is an array of {array.dtype}", hint="give a NumPy array of float32 or float64"
+        )
+    return array
+
+
+def mutated(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the arrays whose bits are not what they were."""
+    for name, old in before.items():
+        new = after.get(name)
+        if isinstance(old, np.ndarray) and isinstance(new, np.ndarray) and not bit_identical(old, new):
+            yield name
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,0 +1,109 @@
+"""Probes for what people bring along: the given data first, then variants that make mistakes visible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from manual_bp.trace import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One probe: parameters and buffers, input, target (or upstream gradient); ``reweighted`` if its weights are new."""
+
+    name: str
+    description: str
+    params: Mapping[str, Array]
+    x: Any
+    y: Any
+    reweighted: bool = False
+
+
+def variants(
+    params: Mapping[str, Array], trained: Collection[str], x: Any, y: Any, *, seed: int, upstream: bool
+) -> list[Variant]:
+    """The probes of one comparison.
+
+    Parameters
+    ----------
+    trained
+        Names of the parameters that may be redrawn; buffers stay as they are.
+    upstream
+        Whether ``y`` is an upstream gradient, which may be redrawn as well; a target is only shuffled.
+    """
+    made = [
+        Variant(name="given", description="the data and weights as they were given", params=params, x=x, y=y)
+    ]
+    if isinstance(x, np.ndarray) and x.dtype.kind == "f":
+        for name, (description, draw) in _DRAWN.items():
+            rng = np.random.default_rng([seed, len(made)])
+            new = {n: _weights(rng, a, draw) if n in trained else a for n, a in params.items()}
+            made.append(
+                Variant(
+                    name=name,
+                    description=description,
+                    params=new,
+                    x=draw(rng, x),
+                    y=_target(rng, y, upstream, draw),
+                    reweighted=bool(trained),
+                )
+            )
+    else:
+        for i in (1, 2):
+            rng = np.random.default_rng([seed, i])
+            new = {n: _weights(rng, a, _normal) if n in trained else a for n, a in params.items()}
+            made.append(
+                Variant(
+                    name=f"seed-{i}", description="other weights", params=new, x=x, y=_target(rng, y, upstream, _normal), reweighted=True
+                )
+            )
+    return made
+
+
+def _normal(rng: np.random.Generator, like: Array) -> Array:
+    return rng.standard_normal(like.shape).astype(like.dtype)
+
+
+def _integers(rng: np.random.Generator, like: Array) -> Array:
+    """Few different values, so that maxima tie and sums cancel to exactly zero."""
+    return rng.integers(-2, 3, like.shape).astype(like.dtype)
+
+
+def _scaled(rng: np.random.Generator, like: Array) -> Array:
+    """Every slice along the last axis of another size, from 1e-3 to 1e3."""
+    size = 10.0 ** rng.uniform(-3, 3, like.shape[-1:] if like.ndim else ())
+    return (rng.standard_normal(like.shape) * size).astype(like.dtype)
+
+
+_Draw = Callable[[np.random.Generator, Array], Array]
+
+_DRAWN: Mapping[str, tuple[str, _Draw]] = {
+    "seed-1": ("other random numbers, input and weights", _normal),
+    "ties": ("small integers: equal maxima in a window, exact zeros at a ReLU", _integers),
+    "bad-scale": ("columns of very different size", _scaled),
+    "seed-2": ("other random numbers again: what was remembered from the run before shows", _normal),
+}
+
+
+def _weights(rng: np.random.Generator, like: Array, draw: _Draw) -> Array:
+    """Weights around zero of the size that keeps activations of order one; vectors around the given ones."""
+    if like.ndim < 2:
+        # a bias, or the scale of a normalisation, which must not vanish
+        noise = draw(rng, like) if draw is _integers else 0.3 * rng.standard_normal(like.shape)
+        return np.asarray(like + np.asarray(noise, like.dtype) * like.dtype.type(1.0), like.dtype)
+    if draw is _integers:
+        return rng.integers(-1, 2, like.shape).astype(like.dtype)
+    fan_in = max(1, int(np.prod(like.shape[1:])))
+    return (rng.standard_normal(like.shape) / np.sqrt(fan_in)).astype(like.dtype)
+
+
+def _target(rng: np.random.Generator, y: Any, upstream: bool, draw: _Draw) -> Any:
+    if not isinstance(y, np.ndarray):
+        return y
+    if upstream:
+        return draw(rng, y)
+    return y[rng.permutation(len(y))] if y.ndim else y

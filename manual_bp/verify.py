@@ -1,0 +1,369 @@
+"""``verify``: a hand-written backward pass of your own against any PyTorch program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from manual_bp import _torch_side
+from manual_bp.candidate import Given, Naming, as_array, call, mutated, to_trace
+from manual_bp.compare import Item, compare
+from manual_bp.errors import ManualBPError
+from manual_bp.report import Check, Finding, ProbeInfo, Report
+from manual_bp.trace import GRAD, Array, Equation, Mutation, Trace
+from manual_bp.variants import Variant, variants
+from manual_bp.verdict import make_report, merge_findings, with_mutations
+
+Progress = Callable[[str, int, int], None]
+
+
+def verify(
+    candidate: Any,
+    reference: Any,
+    *,
+    x: Any,
+    y: Any = None,
+    loss: Any = None,
+    params: Mapping[str, Any] | None = None,
+    names: Mapping[str, str] | None = None,
+    layouts: Mapping[str, str] | None = None,
+    probes: Sequence[str] | str | None = "all",
+    dtype: str | None = None,
+    seed: int = 0,
+    complete: bool = False,
+    strict_kinks: bool = False,
+    equations: Mapping[str, str] | None = None,
+    title: str = "",
+    progress: Progress | None = None,
+) -> Report:
+    """Judge a hand-written forward and backward pass.
+
+    Parameters
+    ----------
+    candidate
+        A function ``(params, x, y) -> {"name": array}`` that reports any subset of values and gradients under the
+        reference's names (``fc1``, ``fc1.weight.grad``, ``x.grad``, ``loss``); the mapping itself; a module or a
+        `torch.autograd.Function` to be held against the reference.
+    reference
+        A `torch.nn.Module` (its submodules' outputs are the quantities) or a function of ``(params, x, y)``, or of any
+        of these by name, that names its intermediate tensors with `manual_bp.tap`. It returns the output, or the loss.
+    x, y
+        Input and target as NumPy arrays (or tensors). Without a loss ``y`` is the upstream gradient dL/d(output); it is
+        drawn at random if it is not given, and handed to the candidate in place of the target.
+    loss
+        A function or module of (output, y).
+    params
+        Parameters by the reference's names; the module's own if not given. Both sides get the same bits.
+    names
+        Candidate's name -> reference's name; ``{"W1": "fc1.weight"}`` maps ``W1.grad`` as well.
+    layouts
+        How an array of the candidate's is laid out, by name: "HWIO", "IO", "NHWC", "N(HWC)", "1O"; see
+        `manual_bp.layouts`. Parameters and inputs are handed over in that layout, too.
+    probes
+        "all", or names of probes, or None for the given data alone. A mapping as candidate has the given data alone.
+    dtype
+        "float32" or "float64"; x's own if it is one of them, else float64. Everything is converted to it.
+    complete
+        Whether a quantity that is not reported counts as missing. Otherwise it is judged as part of what follows it.
+    strict_kinks
+        Make another choice of subgradient a difference.
+    equations
+        By quantity, a formula to show beside it.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    ManualBPError
+        If an argument cannot be used, or the candidate returns something that cannot be compared.
+    """
+    session = _Session(reference, x, y, loss, params, Naming(names, layouts), dtype, seed)
+    run = _runner(candidate, session)
+    fixed = isinstance(candidate, Mapping)
+    chosen = session.probes(() if fixed or probes is None else probes)
+    checks: list[Check] = []
+    findings: list[Finding] = []
+    infos: list[ProbeInfo] = []
+    formulas = {name: Equation(text=text) for name, text in (equations or {}).items()}
+    partial = False
+    for done, probe in enumerate(chosen):
+        if progress:
+            progress(probe.name, done, len(chosen))
+        try:
+            found, said = _judge(session, probe, run, complete, strict_kinks, formulas)
+        except KeyboardInterrupt:
+            if not checks:
+                raise
+            partial = True
+            break
+        checks += found
+        findings += said
+        infos.append(ProbeInfo(name=probe.name, description=probe.description, batch=_batch(probe.x), seed=seed))
+        if done == 0 and not session.params_used:
+            # it brings its own weights: other ones would only make it look wrong
+            chosen = [p for p in chosen if not p.reweighted]
+    return make_report(
+        network=title or session.name,
+        title=title,
+        dtype=session.dtype,
+        seed=seed,
+        checks=checks,
+        steps=session.steps,
+        probes=tuple(infos),
+        findings=merge_findings(findings),
+        notes=tuple(session.program.notes),
+        strict_kinks=strict_kinks,
+        partial=partial,
+        torch_version=_torch_side.torch_version(),
+    )
+
+
+def _judge(
+    session: _Session,
+    probe: Variant,
+    run: Callable[[Given, Any, Any], Any],
+    complete: bool,
+    strict_kinks: bool,
+    formulas: Mapping[str, Equation],
+) -> tuple[tuple[Check, ...], list[Finding]]:
+    setting = session.setting(probe)
+    found, structure = session.judge.record(setting)
+    session.steps = session.steps or session.judge.steps(found, structure)
+    expected = {name: tuple(t.shape) for name, t in {**found.values, **found.grads}.items()}
+    shapes = [shape for shape in expected.values() if len(shape) > 2]
+    naming = session.naming
+    given = naming.params_for(probe.params, shapes)
+    x, y = naming.to_candidate("x", probe.x, shapes), naming.to_candidate("y", probe.y, shapes)
+    kept = {**{n: a.copy() for n, a in dict.items(given)}, "x": np.array(x), "y": np.array(y)}
+    reported = run(given, x, y)
+    session.params_used |= given.used
+    trace = to_trace(reported, naming, expected, shapes)
+    changed = list(mutated(kept, {**dict(dict.items(given)), "x": x, "y": y}))
+    items = session.judge.items(setting, trace, found, structure, formulas)
+    wanted = items if complete else tuple(item for item in items if item.quantity.name in trace)
+    checks = compare(wanted, trace, probe=probe.name, strict_kinks=strict_kinks)
+    checks, findings = _settle_reference(session, setting, trace, found, structure, checks, probe.name)
+    for name in dict.fromkeys(naming.reference_name(n) for n in changed):
+        text = f"the candidate changed {name!r}, which it was given, in place; work on a copy"
+        findings.append(Finding(kind="mutation", name=name, step=name, text=text, probes=(probe.name,)))
+        checks = _blame_mutation(checks, items, name, text, probe.name)
+    if not complete:
+        findings += _coverage(items, trace, probe.name)
+    return checks, findings
+
+
+def _settle_reference(
+    session: _Session, setting: Any, trace: Trace, found: Any, structure: Any, checks: tuple[Check, ...], probe: str
+) -> tuple[tuple[Check, ...], list[Finding]]:
+    """Ask the referee about what differs; what is the reference's fault is not held against the candidate."""
+    verdicts = session.judge.referee(setting, trace, found, structure, checks)
+    findings = []
+    judged = []
+    for check in checks:
+        verdict = verdicts.get(check.name)
+        if verdict is not None:
+            check = replace(check, referee=verdict)
+            if verdict.fault == "reference" and check.status == "wrong":
+                text = (
+                    f"torch's own {check.name} is {verdict.reference:.3g} bounds from the {verdict.precision} result, "
+                    f"the candidate's {verdict.candidate:.3g}: the reference is at fault here"
+                )
+                check = replace(check, status="pass", note=text)
+                findings.append(
+                    Finding(kind="reference", name=check.name, step=check.step, text=text, probes=(probe,))
+                )
+        judged.append(check)
+    return tuple(judged), findings
+
+
+def _blame_mutation(
+    checks: tuple[Check, ...], items: tuple[Item, ...], name: str, text: str, probe: str
+) -> tuple[Check, ...]:
+    """A changed argument is a wrong quantity, whether the candidate reported it or not."""
+    if any(check.name == name for check in checks):
+        return tuple(replace(c, status="wrong", note=text) if c.name == name else c for c in checks)
+    item = next((item for item in items if item.quantity.name == name), None)
+    if item is None:
+        return with_mutations(checks, (Mutation(name, "forward", name),))
+    value = item.isolated.value if item.isolated else np.zeros(())
+    quantity = item.quantity
+    blamed = Check(
+        probe=probe,
+        name=name,
+        kind=quantity.kind,
+        step=quantity.step,
+        shape=value.shape,
+        dtype=str(value.dtype),
+        status="wrong",
+        note=text,
+    )
+    return (blamed, *checks)
+
+
+def _coverage(items: tuple[Item, ...], trace: Trace, probe: str) -> list[Finding]:
+    """What the candidate kept to itself."""
+    own = [item.quantity for item in items if item.quantity.kind != "parameter" and item.quantity.name != "x"]
+    silent = [q.name for q in own if q.name not in trace]
+    findings = []
+    if not any(name.endswith(GRAD) for name in trace):
+        text = "the candidate reports no gradient at all: its backward pass was not judged"
+        findings.append(Finding(kind="coverage", name="", step="", text=text, probes=(probe,)))
+    if silent:
+        shown = ", ".join(silent[:12]) + (f" and {len(silent) - 12} more" if len(silent) > 12 else "")
+        text = (
+            f"{len(own) - len(silent)} of {len(own)} quantities were reported; not judged by themselves, only as part of what "
+            f"follows them: {shown}"
+        )
+        findings.append(Finding(kind="coverage", name="", step="", text=text, probes=(probe,)))
+    return findings
+
+
+class _Session:
+    """Everything that stays the same over the probes."""
+
+    def __init__(
+        self,
+        reference: Any,
+        x: Any,
+        y: Any,
+        loss: Any,
+        params: Mapping[str, Any] | None,
+        naming: Naming,
+        dtype: str | None,
+        seed: int,
+    ) -> None:
+        self.naming = naming
+        self.seed = seed
+        data = as_array("x", x)
+        self.dtype = dtype or (str(data.dtype) if str(data.dtype) in ("float32", "float64") else "float64")
+        if self.dtype not in ("float32", "float64"):
+            raise ManualBPError(f"there is no dtype {dtype!r} to compare in", hint="choose float32 or float64")
+        torch_dtype = _torch_side.build.TORCH_DTYPES[self.dtype]
+        self.program = _torch_side.program.Program(reference, loss, torch_dtype)
+        self.judge = _torch_side.program_judge.ProgramJudge(self.program)
+        self.name = getattr(reference, "__name__", type(reference).__name__)
+        self.x = self._from_candidate("x", data)
+        self.params = self._own_params(params)
+        self.y = None if y is None else self._from_candidate("y", as_array("y", y))
+        if self.y is None and loss is None:
+            self.y = self._random_upstream()
+        self.steps: tuple[Any, ...] = ()
+        self.params_used = False
+
+    def _from_candidate(self, name: str, array: Array) -> Array:
+        """x and y may be given as the candidate stores them."""
+        from manual_bp.layouts import parse
+
+        layout = self.naming.layout(name, name)
+        if layout is not None:
+            order = parse(layout)
+            from manual_bp.layouts import TORCH_ORDER
+
+            if all(len(axis) == 1 for axis in order.axes) and "1" not in order.axes:
+                axes = [order.letters.index(c) for c in sorted(order.letters, key=TORCH_ORDER.index)]
+                array = array.transpose(axes)
+        return self._convert(array)
+
+    def _convert(self, array: Array) -> Array:
+        if array.dtype.kind == "f":
+            array = array.astype(self.dtype)
+        if array.dtype.kind in "iu":
+            array = array.astype(np.int64)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ManualBPError("the given data has elements that are not finite", hint="give finite numbers")
+        return np.array(array, order="C")
+
+    def _own_params(self, params: Mapping[str, Any] | None) -> dict[str, Array]:
+        module = self.program.module
+        if params is None:
+            if module is None:
+                return {}
+            return {n: self._convert_param(a) for n, a in _torch_side.weights.from_torch(module).items()}
+        given = {self.naming.reference_name(n): (n, as_array(n, a)) for n, a in params.items()}
+        if module is None:
+            return {name: self._convert_param(self._param_layout(own, name, a, None)) for name, (own, a) in given.items()}
+        known = {n: tuple(t.shape) for n, t in module.state_dict().items()}
+        for name, (own, _) in given.items():
+            if name not in known:
+                raise ManualBPError(f"the reference has no parameter {own!r}", hint=f"it has {', '.join(known)}")
+        whole = {n: self._convert_param(a) for n, a in _torch_side.weights.from_torch(module).items()}
+        for name, (own, a) in given.items():
+            value = self._convert_param(self._param_layout(own, name, a, known[name]))
+            if value.shape != known[name]:
+                raise ManualBPError(
+                    f"parameter {own!r} has shape {value.shape}, the reference's has {known[name]}",
+                    hint="give it in torch's layout, or say its own with layouts={...}",
+                )
+            whole[name] = value
+        return whole
+
+    def _param_layout(self, own: str, name: str, array: Array, shape: tuple[int, ...] | None) -> Array:
+        from manual_bp.layouts import to_torch_layout
+
+        layout = self.naming.layout(own, name)
+        return to_torch_layout(array, layout, target=shape or array.shape) if layout and shape else array
+
+    def _convert_param(self, array: Array) -> Array:
+        return np.array(array.astype(self.dtype) if array.dtype.kind == "f" else array, order="C")
+
+    def _random_upstream(self) -> Array | None:
+        """dL/d(output) of random numbers, never ones: ones hide whole classes of mistakes."""
+        shape = self.program.output_shape(self._tensors(self.params), self._tensor(self.x))
+        if shape == ():
+            return None
+        return np.random.default_rng([self.seed, 1]).standard_normal(shape).astype(self.dtype)
+
+    def _tensor(self, array: Any) -> Any:
+        return _torch_side.weights.to_torch(array) if isinstance(array, np.ndarray) else array
+
+    def _tensors(self, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        return {name: self._tensor(a) for name, a in arrays.items()}
+
+    def setting(self, probe: Variant) -> Any:
+        """One probe, for torch."""
+        return _torch_side.program_judge.Setting(
+            self._tensors(probe.params), self._tensor(probe.x), self._tensor(probe.y)
+        )
+
+    def probes(self, wanted: Sequence[str] | str) -> list[Variant]:
+        """The given data first, then variants of it."""
+        trained = self.program.trained(self._tensors(self.params))
+        upstream = self.program.loss is None and isinstance(self.y, np.ndarray)
+        every = variants(self.params, trained, self.x, self.y, seed=self.seed, upstream=upstream)
+        if wanted == "all":
+            return every
+        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        known = {probe.name: probe for probe in every}
+        for name in names:
+            if name not in known:
+                raise ManualBPError(f"there is no probe {name!r}", hint=f"choose from {', '.join(known)}")
+        return [known[name] for name in names] or [every[0]]
+
+
+def _runner(candidate: Any, session: _Session) -> Callable[[Given, Any, Any], Any]:
+    """How to get numbers out of a candidate of any kind."""
+    if isinstance(candidate, Mapping):
+        return lambda _params, _x, _y: candidate
+    of_torch = _torch_side.candidates.runner(candidate, session.program)
+    if of_torch is not None:
+        session.params_used = True
+
+        def run(params: Given, x: Any, y: Any) -> Any:
+            result = of_torch(params, x, y)
+            return result
+
+        return run
+    if not callable(candidate):
+        raise ManualBPError(
+            f"the candidate is a {type(candidate).__name__}", hint="give a function (params, x, y) -> {name: array}, or a mapping"
+        )
+    return lambda params, x, y: call(candidate, params, x, y)
+
+
+def _batch(x: Any) -> int:
+    return int(x.shape[0]) if isinstance(x, np.ndarray) and x.ndim else 1
