@@ -12,21 +12,27 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what type checkers and editors see; _HOME below is what runs, and a test holds the two together
+    from manual_bp.case import Case
     from manual_bp.errors import ManualBPError
     from manual_bp.network import Network, Node, chain
     from manual_bp.report import Check, Report
+    from manual_bp.tapping import tap
+    from manual_bp.verification import verify
 
 #: Public name -> the module that it comes from.
 _HOME = {
+    "Case": "manual_bp.case",
     "Check": "manual_bp.report",
     "ManualBPError": "manual_bp.errors",
     "Network": "manual_bp.network",
     "Node": "manual_bp.network",
     "Report": "manual_bp.report",
     "chain": "manual_bp.network",
+    "tap": "manual_bp.tapping",
+    "verify": "manual_bp.verification",
 }
 
-__all__ = ["Check", "ManualBPError", "Network", "Node", "Report", "__version__", "chain"]
+__all__ = ["Case", "Check", "ManualBPError", "Network", "Node", "Report", "__version__", "chain", "tap", "verify"]
 
 
 def __getattr__(name: str) -> object:

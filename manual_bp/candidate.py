@@ -35,7 +35,9 @@ class Given(dict[str, Array]):
         except KeyError:
             close = get_close_matches(name, list(self), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise KeyError(f"no parameter {name!r}: there are {', '.join(map(repr, self.keys_quietly()))}{hint}") from None
+            raise KeyError(
+                f"no parameter {name!r}: there are {', '.join(map(repr, self.keys_quietly()))}{hint}"
+            ) from None
 
     def keys_quietly(self) -> list[str]:
         """The names, without counting as use."""
@@ -128,7 +130,9 @@ def call(candidate: Callable[..., Any], params: Given, x: Any, y: Any) -> Any:
             for p in inspect.signature(candidate).parameters.values()
             if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
         ]
-        arguments = [by_name[p.name] for p in wanted] if all(p.name in by_name for p in wanted) else offered[: len(wanted)]
+        arguments = (
+            [by_name[p.name] for p in wanted] if all(p.name in by_name for p in wanted) else offered[: len(wanted)]
+        )
         if any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(candidate).parameters.values()):
             arguments = offered
     except (TypeError, ValueError):  # a builtin without a signature
@@ -138,7 +142,13 @@ def call(candidate: Callable[..., Any], params: Given, x: Any, y: Any) -> Any:
             return candidate(*arguments)
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)[1:]
-        text = "".join(["Traceback (most recent call last):\n", *traceback.format_list(frames), *traceback.format_exception_only(error)])
+        text = "".join(
+            [
+                "Traceback (most recent call last):\n",
+                *traceback.format_list(frames),
+                *traceback.format_exception_only(error),
+            ]
+        )
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise CandidateError(f"the candidate raised {message}", traceback_text=text) from error
 
@@ -162,7 +172,8 @@ def to_trace(
     if not isinstance(reported, Mapping):
         what = "nothing (None)" if reported is None else f"a {type(reported).__name__}"
         raise ManualBPError(
-            f"the candidate returned {what}", hint='return a dictionary of arrays by name, such as {"z1": z1, "z1.grad": dz1}'
+            f"the candidate returned {what}",
+            hint='return a dictionary of arrays by name, such as {"z1": z1, "z1.grad": dz1}',
         )
     if not reported:
         raise ManualBPError("the candidate returned an empty dictionary", hint="report at least one value or gradient")
@@ -174,7 +185,8 @@ def to_trace(
         name = naming.reference_name(own)
         if name in origin:
             raise ManualBPError(
-                f"the candidate reports {name!r} twice, as {origin[name]!r} and {own!r}", hint="report it once, or map the names apart"
+                f"the candidate reports {name!r} twice, as {origin[name]!r} and {own!r}",
+                hint="report it once, or map the names apart",
             )
         origin[name] = own
         array = as_array(own, value)
@@ -201,7 +213,9 @@ def as_array(name: str, value: Any) -> Array:
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
-        raise ManualBPError(f"the candidate's {name!r} is no array: {error}", hint="give a NumPy array of numbers") from None
+        raise ManualBPError(
+            f"the candidate's {name!r} is no array: {error}", hint="give a NumPy array of numbers"
+        ) from None
     if array.dtype.kind not in "fiub":
         raise ManualBPError(
             f"the candidate's {name!r} is an array of {array.dtype}", hint="give a NumPy array of float32 or float64"

@@ -7,14 +7,15 @@ is a status. How the allowed errors come about is not decided here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 
-from manual_bp.measure import element, measure, outside
-from manual_bp.picture import picture
-from manual_bp.report import Check, Comparison, Kink, Status
+from manual_bp.measure import measure, outside
+from manual_bp.picture import Against, picture
+from manual_bp.report import Check, Kink, Status
 from manual_bp.trace import Array, Quantity
 
 
@@ -86,24 +87,19 @@ def compare(
 
 
 def settle(checks: list[Check]) -> list[Check]:
-    """Make a quantity that is only inherited from a kink a kink itself.
+    """Let nothing be inherited from nothing.
 
-    By induction a pass whose every isolated step holds is right. What then still differs end to end differs because
-    of a subgradient that was chosen otherwise upstream; without such a choice it stays ``inherited``.
+    By induction a pass whose every isolated step holds is right. What still differs end to end then differs because
+    a subgradient was chosen otherwise upstream, or because rounding put the two sides on different sides of a kink.
     """
-    faulty = {"wrong", "missing", "mismatch", "nonfinite", "inherited"}
-    by_status = [c for c in checks if c.status in faulty - {"inherited"}]
-    kinks = [c for c in checks if c.status == "kink"]
-    if by_status or not kinks:
+    if any(c.status in ("wrong", "missing", "mismatch", "nonfinite") for c in checks):
         return checks
-    note = f"differs from the reference only because of the subgradient chosen at {kinks[0].name}"
-    return [_with(c, status="kink", note=note) if c.status == "inherited" else c for c in checks]
-
-
-def _with(check: Check, **changes: object) -> Check:
-    from dataclasses import replace
-
-    return replace(check, **changes)  # type: ignore[arg-type]  # field names and types are the caller's, all literal
+    kinks = [c for c in checks if c.status == "kink"]
+    if kinks:
+        note = f"differs from the reference only because of the subgradient chosen at {kinks[0].name}"
+        return [replace(c, status="kink", note=note) if c.status == "inherited" else c for c in checks]
+    note = "every step is right in itself; rounding alone sets the two sides apart"
+    return [replace(c, status="pass", note=note) if c.status == "inherited" else c for c in checks]
 
 
 def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Check:
@@ -112,7 +108,7 @@ def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Che
     shape = expected.value.shape if expected is not None else ()
     dtype = str(expected.value.dtype) if expected is not None else ""
 
-    def check(status: Status, note: str = "", **fields: object) -> Check:
+    def check(status: Status, note: str = "", **fields: Any) -> Check:
         equation = quantity.equation
         return Check(
             probe=probe,
@@ -128,7 +124,7 @@ def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Che
             equation=equation.text if equation else "",
             equation_latex=equation.latex if equation else "",
             source=equation.source if equation else "",
-            **fields,  # type: ignore[arg-type]  # Check's own fields by name
+            **fields,
         )
 
     if got is None:
@@ -141,7 +137,7 @@ def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Che
     end_to_end = measure(got, item.end_to_end.value, item.end_to_end.allowed) if item.end_to_end else None
     decisive = isolated or end_to_end
     assert decisive is not None, f"{quantity.name}: nothing to compare with"
-    fields: dict[str, object] = {"isolated": isolated, "end_to_end": end_to_end}
+    fields: dict[str, Any] = {"isolated": isolated, "end_to_end": end_to_end}
     if decisive.mismatched:
         assert expected is not None
         wrong = outside(got, expected.value, expected.allowed)
@@ -152,14 +148,16 @@ def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Che
             if kink is None:
                 return check("pass", reason, **fields)
             return check("wrong" if strict_kinks else "kink", reason, kink=kink, **fields)
-        against = "isolated" if item.isolated else "end_to_end"
+        against: Against = "isolated" if item.isolated else "end_to_end"
         fields["picture"] = picture(got, expected.value, expected.allowed, against=against)
         if kink is not None:
             fields["kink"] = kink
         if bool((~np.isfinite(got) & np.isfinite(expected.value) & left).any()):
             return check("nonfinite", _nonfinite(got, expected.value), **fields)
         return check("wrong", **fields)
-    fields["picture"] = picture(got, (item.end_to_end or expected).value, (item.end_to_end or expected).allowed)  # type: ignore[union-attr]  # one of both is there
+    shown = item.end_to_end or expected
+    assert shown is not None
+    fields["picture"] = picture(got, shown.value, shown.allowed)
     if end_to_end is not None and end_to_end.mismatched:
         return check("inherited", "right in itself; off because something before it is", **fields)
     return check("pass", **fields)
@@ -183,7 +181,10 @@ def _excuse(item: Item, got: Array, wrong: Array) -> tuple[Array, Kink | None, s
     if item.kinks is not None and left.any():
         explained = left & item.kinks.mask & item.kinks.valid(got)
         if explained.any():
-            kink, reason = _kink(explained, item.kinks.convention), f"another valid subgradient: {item.kinks.convention}"
+            kink, reason = (
+                _kink(explained, item.kinks.convention),
+                f"another valid subgradient: {item.kinks.convention}",
+            )
             left &= ~explained
     return left, kink, reason
 
@@ -199,7 +200,14 @@ def _extra(name: str, array: Array, known: list[str], probe: str) -> Check:
     close = get_close_matches(name, known, n=1)
     note = "the reference has no such quantity" + (f"; did you mean {close[0]!r}?" if close else "")
     return Check(
-        probe=probe, name=name, kind="value", step="", shape=array.shape, dtype=str(array.dtype), status="extra", note=note
+        probe=probe,
+        name=name,
+        kind="value",
+        step="",
+        shape=array.shape,
+        dtype=str(array.dtype),
+        status="extra",
+        note=note,
     )
 
 
@@ -222,6 +230,3 @@ def _nonfinite(got: Array, expected: Array) -> str:
     bad = ~np.isfinite(got) & np.isfinite(expected)
     index = tuple(int(i) for i in np.argwhere(bad)[0]) if got.ndim else ()
     return f"{int(bad.sum())} of {bad.size} elements are not finite, first at {list(index)}: {got[index]}"
-
-
-__all__ = ["Alternative", "Comparison", "Expected", "Item", "KinkSet", "compare", "element", "settle"]

@@ -63,7 +63,9 @@ def parse(text: str) -> Layout:
     return Layout(text, axes)
 
 
-def to_torch_layout(array: Array, text: str, *, target: tuple[int, ...], shapes: Iterable[tuple[int, ...]] = ()) -> Array:
+def to_torch_layout(
+    array: Array, text: str, *, target: tuple[int, ...], shapes: Iterable[tuple[int, ...]] = ()
+) -> Array:
     """An array in torch's order of axes, contiguous.
 
     Parameters
@@ -87,7 +89,9 @@ def to_torch_layout(array: Array, text: str, *, target: tuple[int, ...], shapes:
     open_shape = [sizes[c] for c in layout.letters]
     order = sorted(layout.letters, key=TORCH_ORDER.index)
     moved = array.reshape(open_shape).transpose([layout.letters.index(c) for c in order])
-    return np.ascontiguousarray(moved).reshape(target) if moved.size == math.prod(target) else np.ascontiguousarray(moved)
+    return (
+        np.ascontiguousarray(moved).reshape(target) if moved.size == math.prod(target) else np.ascontiguousarray(moved)
+    )
 
 
 def from_torch_layout(array: Array, text: str, *, shapes: Iterable[tuple[int, ...]] = ()) -> Array:
@@ -99,7 +103,8 @@ def from_torch_layout(array: Array, text: str, *, shapes: Iterable[tuple[int, ..
     torch_axes = ["".join(sorted(a, key=TORCH_ORDER.index)) for a in torch_axes]
     if array.ndim != len(torch_axes):
         raise ManualBPError(
-            f"layout {text!r} does not fit torch's shape {array.shape}", hint="name every axis of the array as it is stored"
+            f"layout {text!r} does not fit torch's shape {array.shape}",
+            hint="name every axis of the array as it is stored",
         )
     torch_layout = Layout("".join(torch_axes), tuple(torch_axes))
     sizes = _sizes(torch_layout, array.shape, shapes)

@@ -66,7 +66,9 @@ def measure(candidate: Array, reference: Array, allowed: Array) -> Comparison:
         count = int(np.count_nonzero(bad))
         if count:
             mismatched += count
-            top = np.argpartition(-used, min(WORST, used.size - 1))[:WORST] if used.size > WORST else np.arange(used.size)
+            top = (
+                np.argpartition(-used, min(WORST, used.size - 1))[:WORST] if used.size > WORST else np.arange(used.size)
+            )
             found += [(float(used[i]), start + int(i)) for i in top if bad[i]]
             found = sorted(found, key=lambda pair: (-pair[0], pair[1]))[:WORST]
         with np.errstate(all="ignore"):

@@ -64,7 +64,9 @@ class Network:
         known = {INPUT}
         for node in self.nodes:
             if node.name in known or node.name == self.loss_name:
-                raise ManualBPError(f"network {self.name!r} has two steps named {node.name!r}", hint="rename one of them")
+                raise ManualBPError(
+                    f"network {self.name!r} has two steps named {node.name!r}", hint="rename one of them"
+                )
             unknown = [name for name in node.inputs if name not in known]
             if unknown:
                 raise ManualBPError(
@@ -246,7 +248,7 @@ class _Guard:
         try:
             with np.errstate(all="ignore"):  # what overflows shows in the numbers
                 return self._call(step, phase, function, params, *args)
-        except Exception as error:  # noqa: BLE001  # any error of the code under judgement is a finding
+        except Exception as error:  # any error of the code under judgement is a finding
             raise _StepError(Failure(step, phase, f"{type(error).__name__}: {error}")) from error
 
     def _call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
@@ -288,9 +290,7 @@ def _read_only(array: Array) -> Array:
     return view
 
 
-def chain(
-    name: str, layers: Mapping[str, Layer], loss: Loss, input_shape: tuple[int, ...], **options: Any
-) -> Network:
+def chain(name: str, layers: Mapping[str, Layer], loss: Loss, input_shape: tuple[int, ...], **options: Any) -> Network:
     """A network without branches: each step reads the one before it.
 
     >>> from manual_bp import nn

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from manual_bp.measure import excess
 from manual_bp.report import Picture, Plane
 from manual_bp.trace import Array
+
+Against = Literal["isolated", "end_to_end"]
 
 #: Cells a side; larger planes are pooled into blocks, each shown by its worst element.
 CELLS = 16
@@ -20,7 +22,7 @@ def picture(
     reference: Array,
     allowed: Array,
     *,
-    against: Literal["isolated", "end_to_end"] = "end_to_end",
+    against: Against = "end_to_end",
     planes: int | None = None,
 ) -> Picture | None:
     """A picture of a quantity; None for an empty one.
@@ -65,10 +67,15 @@ def _plane(c: Array, r: Array, a: Array, index: tuple[np.intp, ...], leading: in
         rows=high,
         cols=wide,
         block=block,
-        candidate=tuple(float(c[cell]) for cell in cells),
-        reference=tuple(float(r[cell]) for cell in cells),
-        used=tuple(float(used[cell]) for cell in cells),
+        candidate=tuple(_short(c[cell]) for cell in cells),
+        reference=tuple(_short(r[cell]) for cell in cells),
+        used=tuple(_short(used[cell], digits=3) for cell in cells),
     )
+
+
+def _short(value: Any, *, digits: int = 9) -> float:
+    """A number as a picture needs it: enough digits for float32, few enough for a small record."""
+    return float(f"{float(value):.{digits}g}")
 
 
 def _label(index: tuple[int, ...]) -> str:

@@ -8,8 +8,10 @@ when a reader of the old version would misread the new one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 SCHEMA_VERSION = 1
@@ -257,11 +259,33 @@ class Report:
         """Whether every quantity that was compared is right (a kink counts as right)."""
         return self.verdict == "pass"
 
+    def raise_if_wrong(self) -> None:
+        """Raise AssertionError with the readable report, unless everything is right."""
+        if not self.ok:
+            raise AssertionError("\n" + str(self))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the report; the path's suffix says the format (.json, .html, .md, .xml, .txt, .log)."""
+        from manual_bp.render import save
+
+        return save(self, path)
+
+    def __str__(self) -> str:
+        from manual_bp.render import render
+
+        return render(self, "full", width=120)
+
+    def _repr_html_(self) -> str:
+        from manual_bp.render.html import notebook
+
+        return notebook(self)
+
 
 def worst_per_quantity(report: Report) -> tuple[Check, ...]:
     """One check a quantity, the worst over the probes, in execution order.
 
-    Worst is the most severe status, then the largest isolated ``used`` (end to end where there is no isolated check).
+    Worst is the most severe status. Of several right checks it is the one that used most of what is allowed; of
+    several wrong ones the first, whose numbers are the most natural: the real data come first.
     """
     order: list[str] = []
     best: dict[str, Check] = {}
@@ -277,7 +301,7 @@ def worst_per_quantity(report: Report) -> tuple[Check, ...]:
 
 def _badness(check: Check) -> tuple[int, float]:
     comparison = check.isolated or check.end_to_end
-    used = comparison.used if comparison else 0.0
+    used = comparison.used if comparison and check.status in HARMLESS else 0.0
     return -SEVERITY.index(check.status), used if used == used else float("inf")
 
 

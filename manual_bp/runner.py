@@ -55,7 +55,9 @@ def judge_network(
     judge
         The torch side, if the caller has built it already.
     """
-    dtype = str(probes[0].x.dtype) if probes[0].x.dtype.kind == "f" else str(next(iter(probes[0].params.values())).dtype)
+    dtype = (
+        str(probes[0].x.dtype) if probes[0].x.dtype.kind == "f" else str(next(iter(probes[0].params.values())).dtype)
+    )
     judge = judge or _torch_side.judge.Judge(network, dtype)
     checks: list[Check] = []
     findings: list[Finding] = []
@@ -115,14 +117,25 @@ def judge_run(judge: Judge, probe: Probe, run: Run, *, strict_kinks: bool) -> tu
                 f"the candidate's {verdict.candidate:.3g}: the reference is at fault here"
             )
             check = replace(check, status="pass", note=text)
-            findings.append(Finding(kind="reference", name=check.name, step=check.step, text=text, probes=(probe.name,)))
+            findings.append(
+                Finding(kind="reference", name=check.name, step=check.step, text=text, probes=(probe.name,))
+            )
         judged.append(check)
     return with_mutations(tuple(judged), run.mutations), findings
 
 
 def step_infos(network: Network, probe: Probe) -> tuple[StepInfo, ...]:
     """The network's graph as a report shows it."""
-    infos = [StepInfo(name=INPUT, op="input", inputs=(), role="input", shape=probe.x.shape, symbol=network.symbols.get(INPUT, INPUT))]
+    infos = [
+        StepInfo(
+            name=INPUT,
+            op="input",
+            inputs=(),
+            role="input",
+            shape=probe.x.shape,
+            symbol=network.symbols.get(INPUT, INPUT),
+        )
+    ]
     for node in network.nodes:
         equation = network.equations.get(node.name)
         infos.append(
@@ -166,4 +179,3 @@ def describe(described: Layer | Loss | Optimizer) -> str:
         if isinstance(value, (int, float, str, bool, tuple)) and value != default:
             parts.append(f"{value!r}" if not parts and f.name.startswith("in_") else f"{f.name}={value!r}")
     return f"{type(described).__name__}({', '.join(parts)})"
-

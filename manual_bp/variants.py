@@ -35,9 +35,7 @@ def variants(
     upstream
         Whether ``y`` is an upstream gradient, which may be redrawn as well; a target is only shuffled.
     """
-    made = [
-        Variant(name="given", description="the data and weights as they were given", params=params, x=x, y=y)
-    ]
+    made = [Variant(name="given", description="the data and weights as they were given", params=params, x=x, y=y)]
     if isinstance(x, np.ndarray) and x.dtype.kind == "f":
         for name, (description, draw) in _DRAWN.items():
             rng = np.random.default_rng([seed, len(made)])
@@ -58,7 +56,12 @@ def variants(
             new = {n: _weights(rng, a, _normal) if n in trained else a for n, a in params.items()}
             made.append(
                 Variant(
-                    name=f"seed-{i}", description="other weights", params=new, x=x, y=_target(rng, y, upstream, _normal), reweighted=True
+                    name=f"seed-{i}",
+                    description="other weights",
+                    params=new,
+                    x=x,
+                    y=_target(rng, y, upstream, _normal),
+                    reweighted=True,
                 )
             )
     return made

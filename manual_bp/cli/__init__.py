@@ -20,6 +20,7 @@ from manual_bp.nn import NNError
 #: Command -> the module that holds it, as ``command``.
 _COMMANDS = {
     "compare": "compare",
+    "new": "new",
     "networks": "networks",
     "render": "render",
     "diff": "diff",
@@ -63,6 +64,8 @@ def main() -> NoReturn:
         error.show()
         code = error.exit_code
     except (ManualBPError, NNError) as error:
+        if own := getattr(error, "traceback_text", ""):
+            click.echo(own, err=True, nl=False)
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
         code = 2
     except BrokenPipeError:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from manual_bp.cli._options import Color, check_outputs, deliver, output_options, progress
 
+if TYPE_CHECKING:
+    from manual_bp.report import Report
+
 
 @click.command("compare", short_help="Compare every value and gradient with PyTorch's.")
-@click.argument("target", default="three-layer", metavar="[NETWORK]")
+@click.argument("target", default="three-layer", metavar="[NETWORK | FILE.py[:NAME] | DUMP]")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float64", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and data.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Examples in the first probe.")
@@ -20,7 +27,9 @@ from manual_bp.cli._options import Color, check_outputs, deliver, output_options
 @click.option("--weights", type=click.Path(), metavar="FILE.npz", help="Use these weights in the first probe.")
 @click.option("--strict-kinks", is_flag=True, help="Make another subgradient at a kink a difference.")
 @output_options
+@click.pass_context
 def command(
+    context: click.Context,
     target: str,
     dtype: str,
     seed: int,
@@ -35,18 +44,38 @@ def command(
     """Compare every value and gradient of a hand-written pass with PyTorch's.
 
     NETWORK is a built-in network (see: manual-bp networks); without it, the three-layer network on real digits.
+    FILE.py is a case of your own (see: manual-bp new). DUMP is a .npz or .safetensors file, or a folder, that another
+    program filled in (see: manual-bp export).
     """
+    check_outputs(outputs, format_)
+    if target.endswith(".py") or ".py:" in target:
+        report = _case(target, context, dtype, seed, names, strict_kinks)
+    elif target.endswith((".npz", ".safetensors")) or os.path.isdir(target):
+        report = _dump(target, names, strict_kinks)
+    else:
+        report = _network(target, dtype, seed, batch, names, weights, strict_kinks)
+    deliver(report, format_=format_, outputs=outputs, color=color)
+    if report.partial:
+        click.echo("interrupted: the report holds what was done until then", err=True)
+        return 130
+    return 0 if report.ok else 1
+
+
+def _network(
+    target: str, dtype: str, seed: int, batch: int, names: tuple[str, ...], weights: str | None, strict_kinks: bool
+) -> Report:
+    """A built-in network over its probes."""
     from manual_bp import networks, probes
     from manual_bp.runner import judge_network
+    from manual_bp.weights import load_weights
 
-    check_outputs(outputs, format_)
     network = networks.get(target)
     wanted = probes.probe_names(network) if "all" in names else tuple(dict.fromkeys(names))
     chosen = [probes.probe(network, name, seed=seed, dtype=dtype, batch=batch) for name in wanted]
     if weights is not None:
-        chosen[0] = probes.with_weights(network, chosen[0], weights)
+        chosen[0] = replace(chosen[0], params=load_weights(weights, network, dtype))
     with progress(len(chosen), what=f"comparing {network.name}") as tick:
-        report = judge_network(
+        return judge_network(
             network,
             chosen,
             seed=seed,
@@ -54,8 +83,31 @@ def command(
             progress=tick,
             command=_command(network.name, dtype, seed, batch, names, weights, strict_kinks),
         )
-    deliver(report, format_=format_, outputs=outputs, color=color)
-    return 0 if report.ok else 1
+
+
+def _case(
+    target: str, context: click.Context, dtype: str, seed: int, names: tuple[str, ...], strict_kinks: bool
+) -> Report:
+    """A user's case; what the command line says beats what the file says."""
+    from manual_bp.case import load_case
+
+    case = load_case(target)
+    told = {"dtype": dtype, "seed": seed, "strict_kinks": strict_kinks or case.strict_kinks}
+    given = {n: v for n, v in told.items() if context.get_parameter_source(n) is not ParameterSource.DEFAULT}
+    if "all" not in names:
+        given["probes"] = names
+    case = replace(case, **given)  # type: ignore[arg-type]  # the fields of the same names
+    with progress(5, what=f"comparing {case.title}") as tick:
+        report = case.verify(progress=tick)
+    return replace(report, command=shlex.join(["manual-bp", "compare", target]))
+
+
+def _dump(target: str, names: tuple[str, ...], strict_kinks: bool) -> Report:
+    """Numbers that another program wrote."""
+    from manual_bp.dumps import judge_dump
+
+    del names
+    return judge_dump(target, strict_kinks=strict_kinks)
 
 
 def _command(

@@ -1,4 +1,4 @@
-"""Certified bounds of every quantity of one pass: rules applied step by step, errors passed on where nothing is claimed.
+"""Certified bounds of all quantities of a pass: rules applied step by step, errors passed on where nothing is claimed.
 
 With nothing claimed, errors travel from the input to the loss and back: the bounds of the end-to-end comparison.
 Where a candidate's value is substituted, its step starts from exact operands: the bounds of the isolated comparison.

@@ -203,7 +203,9 @@ class Judge:
             # nothing depends on it: its gradient is zero
             like = given.get(name.removesuffix(GRAD), torch.zeros(()))
             zero = torch.zeros_like(like)
-            answer = expected_of(zero, Bound(torch.zeros(like.shape, dtype=_WIDE), "exact: the loss does not depend on it"))
+            answer = expected_of(
+                zero, Bound(torch.zeros(like.shape, dtype=_WIDE), "exact: the loss does not depend on it")
+            )
             return Item(quantity=quantity, isolated=answer, end_to_end=answer)
         bound_iso, bound_end = iso.bounds.get(name), end.bounds.get(name)
         return Item(
@@ -255,6 +257,7 @@ class Judge:
 
 def verdict_of(candidate: Tensor, reference: Tensor, truth: Tensor, e: Tensor) -> Referee:
     """How far both sides are from the truth, in units of the one-sided bound ``e``, and whose fault that is."""
+
     def distance(side: Tensor) -> float:
         error = (side.to(_WIDE) - truth).abs()
         units = torch.where(error == 0, 0.0, error / (e * INFLATION))
@@ -270,7 +273,9 @@ def expected_of(value: Tensor, bound: Bound) -> Expected:
     """What the candidate is held against: torch's value, and twice the bound."""
     # two correct sides are each within e of the exact result
     allowed = (2 * INFLATION) * bound.e
-    return Expected(value=to_numpy(value), allowed=to_numpy(torch.nan_to_num(allowed, nan=float("inf"))), rule=bound.rule)
+    return Expected(
+        value=to_numpy(value), allowed=to_numpy(torch.nan_to_num(allowed, nan=float("inf"))), rule=bound.rule
+    )
 
 
 def alternatives_of(bound: Bound | None) -> tuple[Alternative, ...]:
@@ -290,6 +295,7 @@ def alternatives_of(bound: Bound | None) -> tuple[Alternative, ...]:
 
 def kink_set_of(kinks: Kinks, bound: Bound) -> KinkSet:
     """The kinks of a rule, for NumPy."""
+
     def valid(candidate: Array) -> Array:
         own = to_torch(candidate).to(_WIDE)
         low, high = kinks.low - 2 * bound.e, kinks.high + 2 * bound.e

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from manual_bp.errors import ManualBPError
-from manual_bp.tap import tapping
+from manual_bp.tapping import tapping
 from manual_bp.trace import GRAD
 from manual_bp_torch.bounds import rule_for
 from manual_bp_torch.certify import Plan, PlanStep

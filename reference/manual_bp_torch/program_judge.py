@@ -88,7 +88,9 @@ class ProgramJudge:
         """The program's graph as a report shows it."""
         infos = []
         if INPUT in found.values:
-            infos.append(StepInfo(name=INPUT, op="input", inputs=(), role="input", shape=tuple(found.values[INPUT].shape)))
+            infos.append(
+                StepInfo(name=INPUT, op="input", inputs=(), role="input", shape=tuple(found.values[INPUT].shape))
+            )
         for name, segment in structure.segments.items():
             call = structure.calls.get(name)
             op = " → ".join(segment.ops[-6:]) or "identity"
@@ -162,9 +164,7 @@ class ProgramJudge:
         grads = {n: _widen(claims.get(n, t)) for n, t in found.grads.items()}
         plan = self.program.plan(structure, self.wide.module, self.wide.loss)
         target = _widen(setting.y)
-        bounds = certify(
-            plan, used, grads, target, self.precision, claimed={*claims, INPUT}
-        )
+        bounds = certify(plan, used, grads, target, self.precision, claimed={*claims, INPUT})
         given = {INPUT, *setting.params}
         missing = [name for name in {**found.values, **found.grads} if name not in bounds and name not in given]
         if not missing:
@@ -182,7 +182,9 @@ class ProgramJudge:
 
     # ------------------------------------------------------------------ referee
 
-    def referee(self, setting: Setting, candidate: Trace, found: Pass, structure: Structure, checks: tuple[Check, ...]) -> dict[str, Referee]:
+    def referee(
+        self, setting: Setting, candidate: Trace, found: Pass, structure: Structure, checks: tuple[Check, ...]
+    ) -> dict[str, Referee]:
         """See `judge.Judge.referee`."""
         suspects = [c.name for c in checks if c.status in ("wrong", "nonfinite")]
         if self.program.dtype == _WIDE or not suspects:

@@ -25,10 +25,67 @@ SAMPLES = 4
 
 #: Views and copies: they do not round.
 _EXACT = frozenset(
-    "view _unsafe_view reshape permute transpose t expand slice select unsqueeze squeeze alias detach clone copy_ "
-    "as_strided unfold split chunk cat stack index gather scatter relu threshold threshold_backward where max_pool2d_with_indices "
-    "max_pool2d_with_indices_backward neg ones_like zeros_like empty_like zeros ones new_zeros fill_ eq gt lt ge le ne "
-    "_to_copy lift_fresh embedding constant_pad_nd flip roll masked_fill sign abs max min amax amin maximum minimum".split()
+    [
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "permute",
+        "transpose",
+        "t",
+        "expand",
+        "slice",
+        "select",
+        "unsqueeze",
+        "squeeze",
+        "alias",
+        "detach",
+        "clone",
+        "copy_",
+        "as_strided",
+        "unfold",
+        "split",
+        "chunk",
+        "cat",
+        "stack",
+        "index",
+        "gather",
+        "scatter",
+        "relu",
+        "threshold",
+        "threshold_backward",
+        "where",
+        "max_pool2d_with_indices",
+        "max_pool2d_with_indices_backward",
+        "neg",
+        "ones_like",
+        "zeros_like",
+        "empty_like",
+        "zeros",
+        "ones",
+        "new_zeros",
+        "fill_",
+        "eq",
+        "gt",
+        "lt",
+        "ge",
+        "le",
+        "ne",
+        "_to_copy",
+        "lift_fresh",
+        "embedding",
+        "constant_pad_nd",
+        "flip",
+        "roll",
+        "masked_fill",
+        "sign",
+        "abs",
+        "max",
+        "min",
+        "amax",
+        "amin",
+        "maximum",
+        "minimum",
+    ]
 )
 
 
@@ -101,7 +158,9 @@ def spread(run: Callable[[], dict[str, Tensor]], *, u: float, eta: float) -> dic
         longest = max(longest, mode.longest)
         for name, value in moved.items():
             largest[name] = torch.maximum(largest[name], torch.nan_to_num((value - plain[name]).abs()))
-    return {name: (8 + longest) * (_smooth(d) + u * plain[name].abs().nan_to_num()) + eta for name, d in largest.items()}
+    return {
+        name: (8 + longest) * (_smooth(d) + u * plain[name].abs().nan_to_num()) + eta for name, d in largest.items()
+    }
 
 
 def _smooth(deviation: Tensor) -> Tensor:

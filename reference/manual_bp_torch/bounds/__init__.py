@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from manual_bp_torch.bounds._activation import (
-    GELU,
-    SIGMOID,
-    SILU,
-    TANH,
-    Elementwise,
-    Rectifier,
-    Softplus,
-    SoftmaxRule,
-)
+from manual_bp_torch.bounds._activation import Elementwise, Rectifier, SoftmaxRule, Softplus
+from manual_bp_torch.bounds._curves import GELU, SIGMOID, SILU, TANH
 from manual_bp_torch.bounds._linear import Affine, Exact, Masked, MeanPool, Sum, convolution_counts, linear_counts
 from manual_bp_torch.bounds._loss import (
     Absolute,

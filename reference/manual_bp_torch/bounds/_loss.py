@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from manual_bp_torch.bounds._model import Alternative, Bound, Kinks, Operands, Precision
 from manual_bp_torch.bounds._activation import SoftmaxRule
+from manual_bp_torch.bounds._curves import LIBRARY, sigmoid_error
+from manual_bp_torch.bounds._model import Alternative, Bound, Kinks, Operands, Precision
 
 
 @dataclass(frozen=True)
 class LossOperands:
-    """A loss at work: module, prediction and its error, target, dLoss upstream (1 for a scalar loss), all in float64."""
+    """A loss at work: module, prediction and its error, target, dLoss upstream (1 for a scalar loss); in float64."""
 
     module: nn.Module
     prediction: Tensor
@@ -135,7 +136,10 @@ class Absolute(PerElement):
 
 
 class HuberRule(PerElement):
-    """Quadratic within delta, linear outside; once differentiable everywhere. SmoothL1 is the same over beta."""
+    """Quadratic within delta, linear outside; once differentiable everywhere. SmoothL1 is the same over beta.
+
+    Outside, delta (|d| - delta / 2) cancels: the size of its two terms counts. Inside there is nothing to cancel.
+    """
 
     name = "huber"
 
@@ -151,7 +155,7 @@ class HuberRule(PerElement):
         if math.isinf(factor):
             return s.error + 2 * s.precision.u * d, d
         slope = torch.clamp(d, max=turn)
-        size = factor * slope * (d + turn)
+        size = factor * slope * torch.where(d < turn * (1 - 1e-6), d, d + turn)
         return factor * slope * s.error + 6 * s.precision.u * size, size
 
     def slope(self, s: LossOperands) -> tuple[Tensor, Tensor]:
@@ -161,9 +165,16 @@ class HuberRule(PerElement):
         size = factor * torch.clamp(d, max=turn)
         return factor * torch.clamp(s.error, max=2 * turn) + 4 * s.precision.u * size, size
 
+    def kinks(self, s: LossOperands, scale: Tensor) -> Kinks | None:
+        return Absolute().kinks(s, scale) if math.isinf(self._shape(s)[1]) else None
+
 
 class CrossEntropyOfProbability(PerElement):
-    """BCELoss: -(y log a + (1 - y) log(1 - a)), log clamped at -100 and a (1 - a) at 1e-12 as torch does."""
+    """BCELoss: -(y log a + (1 - y) log(1 - a)), log clamped at -100 and a (1 - a) at 1e-12 as torch does.
+
+    The clamp's constant stands in no documentation (torch's kernel has the float32 next to 1e-12, 4e-9 beside it, in
+    float64 too), so where it acts the gradient need only be right to 1e-8.
+    """
 
     name = "bce"
 
@@ -182,13 +193,15 @@ class CrossEntropyOfProbability(PerElement):
     def slope(self, s: LossOperands) -> tuple[Tensor, Tensor]:
         a, y, e, u, w = s.prediction, s.target, s.error, s.precision.u, self._weight(s)
         low, high = torch.clamp(a - 2 * e, min=0.0), torch.clamp(1 - a - 2 * e, min=0.0)
-        floor = torch.clamp(low * high, min=1e-12 * (1 - 1e-6))
+        floor = torch.clamp(low * high, min=1e-12 * (1 - 1e-6))  # of the denominator, on either side
         den = torch.clamp(a * (1 - a), min=1e-12)
         gap = (a - y).abs()
+        shift = torch.clamp(((1 - 2 * a).abs() + 3 * e) * e, max=1.0)  # how far a (1 - a) is off
         # -y/a + (1 - y)/(1 - a) cancels for soft targets: the size of its two terms counts
         size = (y.abs() * (1 - a).abs() + (1 - y).abs() * a.abs()) / den
-        moved = (e + gap * torch.clamp((1 - 2 * a).abs() * e + e * e, max=1.0) / den) / floor
-        return w * (moved + 8 * u * (size + gap / den + e / floor)), w * gap / den
+        moved = torch.where(e > 0, (e + (gap + 2 * e) * shift / floor) / floor, 0.0)
+        constant = torch.where(self._clamped(s) | (floor < 1e-12), 1e-8 * gap / den, 0.0)
+        return w * (moved + constant + 8 * u * (size + gap / den + e / floor)), w * gap / den
 
     def _clamped(self, s: LossOperands) -> Tensor:
         return s.prediction * (1 - s.prediction) < 1e-12
@@ -215,8 +228,9 @@ class CrossEntropyOfProbability(PerElement):
 
 
 def _log_error(a: Tensor, e: Tensor) -> Tensor:
-    """How far log moves when its argument does; at most what torch's clamp at -100 leaves."""
-    return torch.clamp(-torch.log1p(-torch.clamp(e / a.clamp(min=1e-300), max=1.0)), max=200.0).nan_to_num(200.0)
+    """How far log moves when its argument, within e of ``a``, moves by e; at most what the clamp at -100 leaves."""
+    share = torch.clamp(e / (a - e).clamp(min=1e-300), max=1.0)
+    return torch.where(e > 0, torch.clamp(-torch.log1p(-share), max=100.0), 0.0)
 
 
 class CrossEntropyOfLogit(PerElement):
@@ -240,7 +254,8 @@ class CrossEntropyOfLogit(PerElement):
         w, own = self._weights(s)
         slope = torch.sigmoid(s.prediction) * torch.sigmoid(-s.prediction) + 0.0963 * 2 * s.error
         size = (1 - s.target).abs() + own
-        e = own * (torch.clamp(slope, max=0.25) * s.error + 10 * s.precision.u * torch.sigmoid(s.prediction.abs()))
+        rounding = sigmoid_error(s.prediction) + 2 * torch.sigmoid(s.prediction) + 64 * s.error
+        e = own * (torch.clamp(slope, max=0.25) * s.error + s.precision.u * rounding)
         return w * (e + 4 * s.precision.u * size), w * size
 
 
@@ -283,29 +298,46 @@ class Classes(LossRule):
             size = torch.log_softmax(s.prediction, dim).abs() + e_log
         else:
             e_log, size = s.error, s.prediction.abs() + 2 * s.error
-        n = s.prediction.numel() if s.module.reduction != "none" else count
+        n = self._terms(s, target, count)
         finite = torch.where(target > 0, size, 0.0)
-        e = torch.where(target > 0, target * e_log, 0.0) + p.gamma(n + 8) * target * finite
+        e = torch.where(target > 0, target * e_log, 0.0) + p.gamma(n + self._divisions(s, count) + 8) * target * finite
         e = (e.sum() if s.module.reduction != "none" else e.sum(dim)) / divisor
         return Bound(e + n * p.eta, f"certified: {name}, n = {n}")
+
+    @staticmethod
+    def _terms(s: LossOperands, target: Tensor, count: int) -> int:
+        """How many terms the loss sums: of a class index one a position, of a distribution one a class."""
+        several = s.target.is_floating_point() or float(getattr(s.module, "label_smoothing", 0.0)) > 0
+        if s.module.reduction == "none":
+            return count if several else 1
+        return target.numel() if several else max(1, target.numel() // max(1, count))
+
+    @staticmethod
+    def _divisions(s: LossOperands, count: int) -> int:
+        """Roundings of the divisor: a sum of ones is exact, a sum of weights is not."""
+        weighted = getattr(s.module, "weight", None) is not None and s.module.reduction == "mean"
+        return s.prediction.numel() // max(1, count) if weighted else 0
 
     def backward(self, s: LossOperands) -> Bound:
         target, divisor, dim = self._parts(s)
         p = s.precision
         up = s.upstream.abs() + 2 * s.e_upstream
         up = up.unsqueeze(dim) if s.module.reduction == "none" and up.dim() else up
+        count = s.prediction.shape[dim]
+        spread = p.gamma(self._divisions(s, count) + 4)
         if not isinstance(s.module, nn.CrossEntropyLoss):
-            e = 8 * p.u * up * target / divisor
+            e = (4 * p.u + spread) * up * target / divisor
             return Bound(e + p.eta * (e > 0), "certified: nll dx", up * target / divisor)
         operands = self._log_softmax(s, dim)
         e_soft = SoftmaxRule(log=False).forward(operands).e
         soft = torch.softmax(s.prediction, dim)
         total = target.sum(dim, keepdim=True)
-        count = s.prediction.shape[dim]
-        e = e_soft * total + p.gamma(count + 10) * (soft * total + target)
-        spread = p.gamma(s.prediction.numel() // max(1, count) + 2) * (soft * total + target)
+        # through exp(log softmax) the rounding of the logarithm comes back as a relative one
+        size = 2 * LIBRARY * math.log(max(count, 2)) + 2 * LIBRARY
+        e = e_soft * total + p.u * size * soft * total + p.gamma(count + 2) * soft * total
+        e = e + spread * (soft * total + target)
         magnitude = up * (soft * total + target) / divisor
-        return Bound(up * (e + spread) / divisor + p.eta, f"certified: cross entropy dx, n = {count}", magnitude)
+        return Bound(up * e / divisor + p.eta, f"certified: cross entropy dx, n = {count}", magnitude)
 
     @staticmethod
     def _log_softmax(s: LossOperands, dim: int) -> Operands:

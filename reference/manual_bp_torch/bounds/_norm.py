@@ -5,7 +5,11 @@ With d = x - mu, v = mean d^2, r = 1 / sqrt(v + eps), xhat = d r over groups of 
     dL/dx = gamma r (g - mean g - xhat mean(g xhat))
 
 errors are followed through these intermediate results. The variance may be computed in two passes, in one pass
-(mean x^2 - mu^2) or by Welford's update; the one-pass formula cancels, so its terms enter as they are.
+(mean x^2 - mu^2, not below 0) or by Welford's update; the one-pass formula cancels, so its terms enter as they are.
+
+The gradient may be computed as it stands, by way of dL/dv and dL/dmu (whose sum of d is rounding, not 0), or without
+centring, as torch's own LayerNorm does: with b = r^3 (mu sum g - sum g x) / m, dL/dx = r g + b x - (b mu + r mean g).
+There |x| + |mu| rounds instead of |d|; ``offset`` is (|x| + |mu|) r.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ class _Parts:
     e_xhat: Tensor
     r: Tensor
     e_r: Tensor
+    offset: Tensor  # (|x| + |mu|) r
     fixed: bool  # statistics are given, not computed from x
 
 
@@ -67,15 +72,16 @@ def _parts(s: Operands) -> _Parts:
         d = x - mu
         e_d = e_x + e_mu + 2 * p.u * (top + mu.abs())
         v = (d * d).mean(axes, keepdim=True)
-        two_pass = (2 * d.abs() * e_d + e_d * e_d).mean(axes, keepdim=True)
-        one_pass = (top * top).mean(axes, keepdim=True) + mean_top * mean_top
-        e_v = two_pass + gamma * one_pass
+        two_pass = (2 * d.abs() * e_d + 3 * e_d * e_d).mean(axes, keepdim=True)
+        one_pass = (top * top).mean(axes, keepdim=True) + 2 * mean_top * mean_top
+        e_v = two_pass + gamma * one_pass + p.eta
     r = torch.rsqrt(v + eps)
     r_top = torch.rsqrt(torch.clamp(v + eps - 2 * e_v, min=eps * (1 - 8 * p.u)))
     e_r = (r_top - r).clamp(min=0.0) + 6 * p.u * r_top
     xhat = d * r
-    e_xhat = e_d * (r + e_r) + d.abs() * e_r + 3 * p.u * xhat.abs() + p.eta
-    return _Parts(label, axes, summed, m, weight, bias, xhat, e_xhat, r, e_r, fixed)
+    e_xhat = e_d * (r + 3 * e_r) + d.abs() * e_r + 3 * p.u * xhat.abs() + p.eta
+    offset = (top + mu.abs() + 2 * e_mu) * (r + 2 * e_r)
+    return _Parts(label, axes, summed, m, weight, bias, xhat, e_xhat, r, e_r, offset, fixed)
 
 
 class Normalisation(Rule):
@@ -85,7 +91,7 @@ class Normalisation(Rule):
         q, p = _parts(s), s.precision
         scaled = (q.weight * q.xhat).abs() + q.weight.abs() * 2 * q.e_xhat
         # x (gamma r) + (beta - mu gamma r), the folded form, adds the size of its two halves
-        folded = (s.tops()[0] + (s.inputs[0] - q.xhat / q.r).abs()) * (q.weight * q.r).abs()
+        folded = q.offset * q.weight.abs()
         e = q.weight.abs() * q.e_xhat + p.u * (4 * scaled + 2 * q.bias.abs() + 4 * folded) + p.eta
         return Bound(e, f"certified: {q.label}, m = {q.m}")
 
@@ -102,18 +108,22 @@ class Normalisation(Rule):
                 params["bias"] = self._parameter(s, q, e_g + p.gamma(n) * top, "bias", n)
         w, e_w = q.weight.abs(), q.weight.abs() * e_g + 2 * p.u * q.weight.abs() * top
         if q.fixed:
-            magnitude = w * top * (q.r + q.e_r)
-            e = e_w * (q.r + q.e_r) + w * top * (q.e_r + 2 * p.u * q.r) + p.eta
+            magnitude = w * top * (q.r + 2 * q.e_r)
+            e = e_w * (q.r + 2 * q.e_r) + w * top * (q.e_r + 2 * p.u * q.r) + p.eta
             return Backward((Bound(e, f"certified: {q.label} dx, statistics given", magnitude),), params)
         gw = w * top
         mean = gw.mean(q.axes, keepdim=True)
         dot = (gw * xhat_top).mean(q.axes, keepdim=True)
         bracket = gw + mean + xhat_top * dot
-        e_mean = e_w.mean(q.axes, keepdim=True)
-        e_dot = (e_w * xhat_top + gw * q.e_xhat).mean(q.axes, keepdim=True)
-        e_bracket = e_w + e_mean + q.e_xhat * dot + xhat_top * e_dot + p.gamma(2 * q.m + 16) * bracket
-        e = e_bracket * (q.r + q.e_r) + bracket * (q.e_r + 4 * p.u * q.r) + p.eta
-        return Backward((Bound(e, f"certified: {q.label} dx, m = {q.m}", bracket * (q.r + q.e_r)),), params)
+        gamma = p.gamma(q.m + 8)
+        e_mean = e_w.mean(q.axes, keepdim=True) + gamma * mean
+        # without centring, sum g x - mu sum g rounds by the offset; so does b x + c, and mean d is only nearly 0
+        e_dot = (e_w * xhat_top + gw * q.e_xhat + gamma * gw * (xhat_top + q.offset)).mean(q.axes, keepdim=True)
+        residue = (q.e_xhat + gamma * xhat_top).mean(q.axes, keepdim=True)
+        e_product = (q.e_xhat + residue + 8 * p.u * (xhat_top + q.offset)) * dot + (xhat_top + residue) * e_dot
+        e_bracket = e_w + e_mean + e_product + 8 * p.u * bracket + (2 + xhat_top) * p.eta
+        e = e_bracket * (q.r + 2 * q.e_r) + bracket * (q.e_r + 4 * p.u * q.r) + p.eta
+        return Backward((Bound(e, f"certified: {q.label} dx, m = {q.m}", bracket * (q.r + 2 * q.e_r)),), params)
 
     @staticmethod
     def _parameter(s: Operands, q: _Parts, e: Tensor, name: str, n: int) -> Bound:

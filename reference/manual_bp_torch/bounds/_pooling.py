@@ -115,7 +115,11 @@ def window_indices(module: nn.Module, shape: torch.Size, out: torch.Size) -> tup
     inside = torch.ones((1, 1), dtype=torch.bool)
     for d, axis in enumerate(axes):
         ok = (axis >= 0) & (axis < size[d])
-        flat = (flat[:, None, :, None] * size[d] + axis.clamp(0, max(0, size[d] - 1))[None, :, None, :]).flatten(2).flatten(0, 1)
+        flat = (
+            (flat[:, None, :, None] * size[d] + axis.clamp(0, max(0, size[d] - 1))[None, :, None, :])
+            .flatten(2)
+            .flatten(0, 1)
+        )
         inside = (inside[:, None, :, None] & ok[None, :, None, :]).flatten(2).flatten(0, 1)
     assert flat.shape == (math.prod(count), math.prod(kernel)), list(itertools.chain(flat.shape))
     return flat, inside

@@ -1,6 +1,8 @@
-"""Bounds of one optimiser step: a handful of roundings on the parameter, the gradient and the state."""
+"""Bounds of one optimiser step from a fresh state: a handful of roundings on parameter and gradient."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -13,20 +15,29 @@ def update_bound(
 ) -> Bound:
     """Bound of a parameter after one step, given its gradient ``g`` with error ``e_g`` (all float64).
 
-    SGD moves by lr (g + weight_decay p), whose terms may cancel; Adam and AdamW by lr m / (sqrt(v) + eps), which is
-    at most a few lr and loses accuracy only where the gradient is of the size of eps.
+    SGD moves by lr d with d = g + weight_decay p (Nesterov: times 1 + momentum): the terms of d may cancel, so their
+    sizes count; d and its factors take 8 roundings, the subtraction one.
+
+    Adam's first step is lr h(g), h(g) = g / (|g| + eps), with the decay added to g; AdamW shrinks the parameter instead.
+    |h| <= 1, and |h'| = eps / (|g| + eps)^2: steep only where the gradient is of the size of eps. Moments, root and
+    quotient take 24 roundings; (1 - beta2) g^2 may underflow, and takes sqrt(eta / (1 - beta2)) from the denominator.
     """
     options = optimizer.param_groups[0]
     u, lr, decay = precision.u, float(options["lr"]), float(options.get("weight_decay", 0.0))
     name = type(optimizer).__name__
     if name == "SGD":
-        move = lr * (g.abs() + decay * old.abs()) * (2.0 if options.get("nesterov") else 1.0)
-        e = 8 * u * (old.abs() + move) + lr * 2 * e_g
+        factor = 1.0 + (float(options["momentum"]) if options.get("nesterov") else 0.0)
+        move = lr * factor * (g.abs() + 2 * e_g + decay * old.abs())
+        e = 2 * u * (old.abs() + move) + 8 * u * move + lr * factor * e_g
     else:
-        # d/dg of g / (|g| + eps) is at most 1 / eps, and 1 / |g| away from zero
-        slope = 1.0 / torch.clamp(g.abs() - 2 * e_g, min=float(options["eps"]))
-        coupled = decay * old.abs() if name == "Adam" else torch.zeros_like(old)
-        step = (new - old).abs()
-        shaky = 16 * u * (g.abs() + coupled) * torch.clamp(slope, max=1.0 / float(options["eps"]))
-        e = 16 * u * (old.abs() + new.abs() + step) + lr * (torch.clamp(slope * e_g, max=2.0) + shaky + 64 * u)
+        coupled = decay * old if name == "Adam" else torch.zeros_like(old)
+        d, e_d = g + coupled, e_g + 3 * u * (g.abs() + coupled.abs())
+        eps, lost = float(options["eps"]), math.sqrt(precision.eta / (1 - float(options["betas"][1])))
+        least = torch.clamp(d.abs() - 2 * e_d, min=0.0)
+        # with eps = 0 and a gradient of 0 both sides give 0 / 0
+        slope = torch.where(least + eps > 0, eps / (least + eps) ** 2, 0.0)
+        moved = torch.clamp(slope * e_d, max=2.0)
+        underflow = torch.where(least + eps > 0, torch.clamp(lost / (least + eps), max=1.0), 1.0)
+        shrunk = 2 * decay * lr * old.abs() if name == "AdamW" else torch.zeros_like(old)
+        e = u * (4 * old.abs() + 2 * new.abs() + shrunk) + lr * (moved + 24 * u + underflow)
     return Bound(e + precision.eta, f"certified: {name} update")

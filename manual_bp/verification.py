@@ -174,9 +174,7 @@ def _settle_reference(
                     f"the candidate's {verdict.candidate:.3g}: the reference is at fault here"
                 )
                 check = replace(check, status="pass", note=text)
-                findings.append(
-                    Finding(kind="reference", name=check.name, step=check.step, text=text, probes=(probe,))
-                )
+                findings.append(Finding(kind="reference", name=check.name, step=check.step, text=text, probes=(probe,)))
         judged.append(check)
     return tuple(judged), findings
 
@@ -286,7 +284,9 @@ class _Session:
             return {n: self._convert_param(a) for n, a in _torch_side.weights.from_torch(module).items()}
         given = {self.naming.reference_name(n): (n, as_array(n, a)) for n, a in params.items()}
         if module is None:
-            return {name: self._convert_param(self._param_layout(own, name, a, None)) for name, (own, a) in given.items()}
+            return {
+                name: self._convert_param(self._param_layout(own, name, a, None)) for name, (own, a) in given.items()
+            }
         known = {n: tuple(t.shape) for n, t in module.state_dict().items()}
         for name, (own, _) in given.items():
             if name not in known:
@@ -360,7 +360,8 @@ def _runner(candidate: Any, session: _Session) -> Callable[[Given, Any, Any], An
         return run
     if not callable(candidate):
         raise ManualBPError(
-            f"the candidate is a {type(candidate).__name__}", hint="give a function (params, x, y) -> {name: array}, or a mapping"
+            f"the candidate is a {type(candidate).__name__}",
+            hint="give a function (params, x, y) -> {name: array}, or a mapping",
         )
     return lambda params, x, y: call(candidate, params, x, y)
 
