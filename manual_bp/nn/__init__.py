@@ -2,6 +2,10 @@
 
 Class names, hyperparameters and their defaults are those of torch.nn and torch.optim. See `Layer`, `Loss` and
 `Optimizer` for what each of them is.
+
+A result has the dtype of its input, and every step is computed in it. Infinities and NaN pass as IEEE 754 has it and as
+torch does, without warnings. A cache refers to the arrays it was made from, and Flatten, Identity, Add and Dropout in
+evaluation hand arrays on as views or as they are: whoever changes an array in place copies it first.
 """
 
 from __future__ import annotations

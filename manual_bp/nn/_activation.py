@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._check import check_choice, check_input, check_match, ieee
+from ._check import check_choice, check_match, checked, ieee
 from ._layer import Array, Cache, Gradients, Layer, Params
-from ._special import erf, keep_where, sigmoid
+from ._special import erf, keep_where, select, sigmoid
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class ReLU(Layer):
     """
 
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        (x,) = inputs
-        check_input(self, x)
+        (x,) = checked(self, inputs)
         y = np.asarray(np.maximum(0, x))
         return y, y
 
@@ -46,8 +45,7 @@ class Sigmoid(Layer):
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        (x,) = inputs
-        check_input(self, x)
+        (x,) = checked(self, inputs)
         y = sigmoid(x)
         return y, y
 
@@ -67,8 +65,7 @@ class Tanh(Layer):
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        (x,) = inputs
-        check_input(self, x)
+        (x,) = checked(self, inputs)
         y = np.asarray(np.tanh(x))
         return y, y
 
@@ -92,15 +89,14 @@ class LeakyReLU(Layer):
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        (x,) = inputs
-        check_input(self, x)
-        return np.where(x > 0, x, self.negative_slope * x), x
+        (x,) = checked(self, inputs)
+        return select(x > 0, x, self.negative_slope * x), x
 
     @ieee
     def backward(self, cache: Cache, upstream: Array, /) -> Gradients:
         x = cache
         check_match(self, "upstream", upstream, x.shape, x.dtype)
-        return Gradients((np.where(x > 0, upstream, self.negative_slope * upstream),))
+        return Gradients((select(x > 0, upstream, self.negative_slope * upstream),))
 
 
 @dataclass(frozen=True)
@@ -114,8 +110,7 @@ class SiLU(Layer):
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        (x,) = inputs
-        check_input(self, x)
+        (x,) = checked(self, inputs)
         s = sigmoid(x)
         return np.asarray(x * s), (x, s)
 
@@ -141,17 +136,16 @@ class Softplus(Layer):
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        (x,) = inputs
-        check_input(self, x)
+        (x,) = checked(self, inputs)
         z = np.asarray(self.beta * x)
         smooth = (np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))) / self.beta
-        return np.where(z > self.threshold, x, smooth), z
+        return select(z > self.threshold, x, smooth), z
 
     @ieee
     def backward(self, cache: Cache, upstream: Array, /) -> Gradients:
         z = cache
         check_match(self, "upstream", upstream, z.shape, z.dtype)
-        return Gradients((np.where(z > self.threshold, upstream, upstream * sigmoid(z)),))
+        return Gradients((select(z > self.threshold, upstream, upstream * sigmoid(z)),))
 
 
 @dataclass(frozen=True)
@@ -175,8 +169,7 @@ class GELU(Layer):
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        (x,) = inputs
-        check_input(self, x)
+        (x,) = checked(self, inputs)
         if self.approximate == "tanh":
             t = np.tanh(_K * (x + _A * x * x * x))
             return np.asarray(x * (0.5 * (1 + t))), (x, t)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._layer import Array, NNError, Params
+from ._layer import Array, Layer, NNError, Params
 
 #: Decorates whatever must pass on inf and NaN as IEEE 754 (and torch) do, without NumPy's warnings.
 ieee = np.errstate(all="ignore")
@@ -27,6 +27,17 @@ def check_input(owner: object, x: object, what: str = "input") -> None:
         )
     if x.dtype.kind != "f":
         raise NNError(f"{name_of(owner)}: {what} is {x.dtype}, not floating point; convert it with .astype(np.float64)")
+
+
+def checked(layer: Layer, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The inputs of a forward pass, if they are as many floating-point arrays as the layer takes."""
+    if len(inputs) != layer.n_inputs:
+        raise NNError(
+            f"{name_of(layer)}: forward takes (params, {layer.n_inputs} input(s)), got {len(inputs)} input(s)"
+        )
+    for x in inputs:
+        check_input(layer, x)
+    return inputs
 
 
 def check_match(owner: object, what: str, array: object, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ._check import check_input, check_match, ieee, name_of, parameter
+from ._check import check_match, checked, ieee, name_of, parameter
 from ._layer import Array, Cache, Gradients, Layer, NNError, Params
 
 
@@ -45,8 +45,7 @@ class Dropout(Layer):
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        (x,) = inputs
-        check_input(self, x)
+        (x,) = checked(self, inputs)
         if not self.training:
             return x, (None, x.shape, x.dtype)
         mask = parameter(self, params, "mask", x.shape, x.dtype)

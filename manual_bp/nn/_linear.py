@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ._check import check_input, check_match, ieee, parameter
+from ._check import check_match, checked, ieee, parameter
 from ._layer import Array, Cache, Gradients, Layer, NNError, Params
 
 
@@ -58,8 +58,7 @@ class Linear(Layer):
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        (x,) = inputs  # (*, in)
-        check_input(self, x)
+        (x,) = checked(self, inputs)  # (*, in)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise NNError(f"Linear: input has shape {x.shape}; its last axis must be in_features = {self.in_features}")
         weight = parameter(self, params, "weight", (self.out_features, self.in_features), x.dtype)

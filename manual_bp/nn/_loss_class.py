@@ -98,14 +98,9 @@ class CrossEntropyLoss(ReducedLoss):
     @ieee
     def forward(self, prediction: Array, target: Array, /) -> tuple[Array, Cache]:
         w = class_weights(self, self.weight, prediction)  # (C,)
-        axis = class_axis(prediction)
-        logs = log_softmax(prediction, axis)  # (N, C, d...)
-        if np.shape(target) == prediction.shape:
-            q = self._from_probabilities(prediction, target, w)  # (N, C, d...)
-            losses = np.asarray(-(q * logs).sum(axis=axis))  # (N, d...)
-            counted, count = np.asarray(True), np.asarray(losses.size)
-        else:
-            losses, q, counted, count = self._from_classes(prediction, target, w, logs)
+        logs = log_softmax(prediction, class_axis(prediction))  # (N, C, d...)
+        by_target = self._from_probabilities if np.shape(target) == prediction.shape else self._from_classes
+        losses, q, counted, count = by_target(target, w, logs)
         return self._reduce(losses, count), (logs, q, losses, counted, count)
 
     @ieee
@@ -117,25 +112,23 @@ class CrossEntropyLoss(ReducedLoss):
         share = np.expand_dims(share, axis) if share.ndim else share
         return np.asarray((np.exp(logs) * q.sum(axis=axis, keepdims=True) - q) * share)  # (N, C, d...)
 
-    def _from_probabilities(self, prediction: Array, target: Array, w: Array) -> Array:
-        """q for a target of probabilities."""
-        check_match(self, "target of probabilities", target, prediction.shape, prediction.dtype)
+    def _from_probabilities(self, target: Array, w: Array, logs: Array) -> tuple[Array, Array, Array, Array]:
+        """ℓ, q, where not ignored, and the divisor of the mean, for a target of probabilities."""
+        check_match(self, "target of probabilities", target, logs.shape, logs.dtype)
         if self.ignore_index >= 0:
-            raise NNError(
-                f"CrossEntropyLoss: ignore_index={self.ignore_index} makes no sense for a target of probabilities"
-            )
+            raise NNError(f"CrossEntropyLoss: ignore_index={self.ignore_index} needs class indices, not probabilities")
         smoothed = target * (1 - self.label_smoothing) + self.label_smoothing / max(len(w), 1)
-        return np.asarray(smoothed * along_classes(w, prediction))
+        q = smoothed * along_classes(w, logs)  # (N, C, d...)
+        losses = np.asarray(-(q * logs).sum(axis=class_axis(logs)))  # (N, d...)
+        return losses, q, np.asarray(True), np.asarray(losses.size)
 
-    def _from_classes(
-        self, prediction: Array, target: Array, w: Array, logs: Array
-    ) -> tuple[Array, Array, Array, Array]:
-        """ℓ, q, where not ignored, and Σ w[y[n]], for a target of class indices.
+    def _from_classes(self, target: Array, w: Array, logs: Array) -> tuple[Array, Array, Array, Array]:
+        """The same for a target of class indices.
 
         ℓ picks log s[y] out of the sum instead of multiplying the other classes by 0: a logit of -inf (a masked
         class) has log s = -inf there, and 0 · inf would be NaN.
         """
-        index, counted = class_index(self, prediction, target, self.ignore_index)  # (N, d...)
+        index, counted = class_index(self, logs, target, self.ignore_index)  # (N, d...)
         wy = np.where(counted, w[index], 0)  # (N, d...)
         certain = (1 - self.label_smoothing) * wy
         losses = np.where(counted, -certain * pick(logs, index), 0)  # (N, d...)
@@ -145,7 +138,7 @@ class CrossEntropyLoss(ReducedLoss):
             even = along_classes(w, logs) * w.dtype.type(self.label_smoothing / max(len(w), 1))  # (C, 1...)
             losses = losses - np.where(counted, (even * logs).sum(axis=axis), 0)
             q = q + np.where(np.expand_dims(counted, axis), even, 0)
-        return losses, q, counted, wy.sum()
+        return losses, q, counted, np.asarray(wy.sum())
 
 
 def class_axis(prediction: Array) -> int:

@@ -24,7 +24,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._check import check_input, check_match, ieee, name_of, parameter
+from ._check import check_match, checked, ieee, name_of, parameter
 from ._layer import Array, Cache, Gradients, Layer, NNError, Params
 
 Axes = tuple[int, ...]
@@ -117,7 +117,7 @@ class _BatchNorm(Layer):
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        (x,) = inputs  # (N, C, ...)
+        (x,) = checked(self, inputs)  # (N, C, ...)
         self._check(x)
         over = (0, *range(2, x.ndim))
         column = (1, self.num_features, *(1,) * (x.ndim - 2))  # a (C,) in this shape broadcasts to x
@@ -174,7 +174,6 @@ class _BatchNorm(Layer):
         return parameter(self, params, name, self.buffer_shapes()[name], dtype)
 
     def _check(self, x: Array) -> None:
-        check_input(self, x)
         if x.ndim not in self.ndims or x.shape[1] != self.num_features:
             raise NNError(
                 f"{name_of(self)}: input has shape {x.shape}, expected {self.layout} with C = {self.num_features}"
@@ -246,8 +245,7 @@ class LayerNorm(Layer):
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        (x,) = inputs
-        check_input(self, x)
+        (x,) = checked(self, inputs)
         if x.shape[-len(self.shape) :] != self.shape:
             raise NNError(f"LayerNorm: input has shape {x.shape}, which does not end in normalized_shape {self.shape}")
         over = tuple(range(-len(self.shape), 0))

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ._check import axis_of, check_input, check_match, ieee
+from ._check import axis_of, check_match, checked, ieee
 from ._layer import Array, Cache, Gradients, Layer, NNError, Params
 
 
@@ -22,8 +22,7 @@ class Identity(Layer):
     """y = x, so ∂L/∂x = ∂L/∂y."""
 
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        (x,) = inputs
-        check_input(self, x)
+        (x,) = checked(self, inputs)
         return x, (x.shape, x.dtype)
 
     def backward(self, cache: Cache, upstream: Array, /) -> Gradients:
@@ -44,8 +43,7 @@ class Flatten(Layer):
     end_dim: int = -1
 
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        (x,) = inputs
-        check_input(self, x)
+        (x,) = checked(self, inputs)
         first, last = axis_of(self, self.start_dim, x), axis_of(self, self.end_dim, x)
         if first > last:
             raise NNError(f"Flatten: start_dim={self.start_dim} lies behind end_dim={self.end_dim} in shape {x.shape}")
@@ -70,8 +68,7 @@ class Add(Layer):
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        a, b = inputs
-        check_input(self, a)
+        a, b = checked(self, inputs)
         check_match(self, "second input", b, a.shape, a.dtype)
         return np.asarray(a + b), (a.shape, a.dtype)
 

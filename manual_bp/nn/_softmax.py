@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._check import axis_of, check_input, check_match, ieee, name_of
+from ._check import axis_of, check_match, checked, ieee, name_of
 from ._layer import Array, Cache, Gradients, Layer, NNError, Params
 from ._special import log_softmax, softmax
 
@@ -39,8 +39,7 @@ class Softmax(_AlongDim):
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        (x,) = inputs
-        check_input(self, x)
+        (x,) = checked(self, inputs)
         y = softmax(x, self._axis(x))
         return y, y
 
@@ -61,8 +60,7 @@ class LogSoftmax(_AlongDim):
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
-        (x,) = inputs
-        check_input(self, x)
+        (x,) = checked(self, inputs)
         y = log_softmax(x, self._axis(x))
         return y, y
 

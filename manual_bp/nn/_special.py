@@ -25,10 +25,23 @@ def keep_where(keep: Array, values: Array) -> Array:
     return bits.view(values.dtype)
 
 
+def select(keep: Array, values: Array, others: Array) -> Array:
+    """``np.where(keep, values, others)`` for two arrays of the same shape and dtype, by their bits likewise.
+
+    others ⊕ (values ⊕ others) is values, and others ⊕ 0 is others.
+    """
+    integer = _SIGNED_INTEGER.get(values.dtype.itemsize)
+    if integer is None or values.ndim == 0:
+        return np.where(keep, values, others)
+    bits: Array = values.view(integer) ^ others.view(integer)
+    bits *= keep
+    bits ^= others.view(integer)
+    return bits.view(values.dtype)
+
+
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + e⁻ˣ), written as eˣ / (1 + eˣ) for x < 0 so that no exponential overflows."""
-    e = np.exp(-np.abs(x))
-    return np.asarray(np.where(x < 0, e, x.dtype.type(1)) / (1 + e))
+    """1 / (1 + e⁻ˣ). Where e⁻ˣ overflows to infinity the quotient is 0, as it should be: call it under `ieee`."""
+    return np.asarray(1 / (1 + np.exp(-x)))
 
 
 def erf(x: Array) -> Array:
@@ -45,14 +58,15 @@ def erf(x: Array) -> Array:
     square = size * size
     near = size + size * (_polynomial(_NEAR_P, square) / _polynomial(_NEAR_Q, square))
     far = 1 - np.exp(-square) * (_polynomial(_FAR_P, size) / _polynomial(_FAR_Q, size))
-    return np.asarray(np.copysign(np.where(size < 0.84375, near, far), x))
+    return np.asarray(np.copysign(select(size < 0.84375, near, far), x))
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
     """Horner's rule, the highest power's coefficient first."""
     result: Array = np.full_like(x, coefficients[0])
     for coefficient in coefficients[1:]:
-        result = result * x + coefficient
+        result *= x
+        result += coefficient
     return result
 
 
