@@ -85,7 +85,7 @@ def _lanes(layer: Mapping[str, int], links: Sequence[Link]) -> tuple[dict[str, i
         rows.setdefault(number, []).append(name)
 
     lane: dict[str, int] = {}
-    routes: dict[Link, tuple[int, ...]] = {link: () for link in links}
+    routes: dict[Link, tuple[int, ...]] = dict.fromkeys(links, ())
     for number in sorted(rows):
         passing = [link for link in links if layer[link[0]] < number < layer[link[1]]]
         # what is already in a lane is wanted there again, also by the step that a passing link ends in
@@ -97,8 +97,9 @@ def _lanes(layer: Mapping[str, int], links: Sequence[Link]) -> tuple[dict[str, i
         for name in sorted(rows[number], key=lambda name: wish[name]):
             lane[name] = _free(wish[name], taken)
         for link in sorted(passing, key=lambda link: _came_from(lane, routes, link)):
-            shared = next((routes[other][-1] for other in passing if _is_beside(other, link, routes, layer, number)), None)
-            place = shared if shared is not None else _free(max(_came_from(lane, routes, link), 0), taken)
+            # several links out of one step run as one line as far as they go together
+            beside = [other for other in passing if other[0] == link[0] and len(routes[other]) > len(routes[link])]
+            place = routes[beside[0]][-1] if beside else _free(_came_from(lane, routes, link), taken)
             routes[link] = (*routes[link], place)
     return lane, routes
 
@@ -106,13 +107,6 @@ def _lanes(layer: Mapping[str, int], links: Sequence[Link]) -> tuple[dict[str, i
 def _came_from(lane: Mapping[str, int], routes: Mapping[Link, tuple[int, ...]], link: Link) -> int:
     route = routes[link]
     return route[-1] if route else lane[link[0]]
-
-
-def _is_beside(
-    other: Link, link: Link, routes: Mapping[Link, tuple[int, ...]], layer: Mapping[str, int], number: int
-) -> bool:
-    """Whether ``other`` starts where ``link`` does and already has its lane in this layer: they run as one line."""
-    return other != link and other[0] == link[0] and len(routes[other]) == number - layer[link[0]]
 
 
 def _free(wanted: int, taken: set[int]) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from manual_bp.render import _text
 from manual_bp.render._graph_layout import Layout, Link, arrange
@@ -11,8 +12,8 @@ from manual_bp.render._say import SYMBOL, WORD, Story
 from manual_bp.report import SEVERITY, Check, Status, StepInfo
 
 #: Sizes in pixels. The gap between layers holds the labels of the arrows.
-NODE_WIDTH, NODE_HEIGHT, PARAMETER_LINE, GAP = 212, 50, 17, 54
-SIDE, PATH_WIDTH, LANE_GAP, TOP = 46, 30, 40, 14
+NODE_WIDTH, NODE_HEIGHT, INPUT_HEIGHT, PARAMETER_LINE, GAP = 212, 47, 31, 16, 48
+SIDE, PATH_WIDTH, LANE_GAP, TOP = 56, 30, 36, 14
 
 #: How far the arrows of a step are from its middle: forward on the left, backward on the right.
 FORWARD, BACKWARD = -16, 16
@@ -22,6 +23,9 @@ PORT = 72
 
 #: About how wide a character of a small label is.
 CHARACTER = 6.2
+
+#: Characters of a name beside an arrow.
+LABEL = 18
 
 #: One colour and one kind of line each; the word says which status it is.
 TONE: dict[Status, str] = {
@@ -65,6 +69,7 @@ class ArrowView:
     """One tensor on its way down, or its gradient on its way up."""
 
     path: str
+    head: str
     direction: str
     tone: str
     label: Mark | None
@@ -83,6 +88,11 @@ class GraphView:
     arrows: tuple[ArrowView, ...]
     note: str
     summary: str
+
+    @property
+    def labelled(self) -> tuple[ArrowView, ...]:
+        """The arrows with a label, drawn once more above all lines."""
+        return tuple(arrow for arrow in self.arrows if arrow.label)
 
 
 def graph(story: Story, hrefs: Mapping[str, str]) -> GraphView | None:
@@ -135,10 +145,10 @@ class _Place:
             size = NODE_WIDTH if lane in boxed else PATH_WIDTH
             self.center.append(right + size / 2)
             right += size + (LANE_GAP if lane in boxed else 0)
-        self.width = right - (LANE_GAP if layout.lanes - 1 in boxed else 0) + SIDE
+        self.width = right - LANE_GAP + SIDE if layout.lanes - 1 in boxed else right + TOP
 
-        self.tall = {step.name: NODE_HEIGHT + (PARAMETER_LINE if step.params else 0) for step in steps.values()}
-        rows = [0] * layout.layers
+        self.tall = {step.name: _tall(step) for step in steps.values()}
+        rows = [0.0] * layout.layers
         for name, number in layout.layer.items():
             rows[number] = max(rows[number], self.tall[name])
         self.top: list[float] = []
@@ -171,7 +181,7 @@ class _Place:
             points.append((x, self.top[number], self.top[number] + self.rows[number]))
         points.append((into, self.y(target) - 1, self.y(target)))
         text = f"M{_px(out)} {_px(points[0][2])}"
-        for (x0, _, y0), (x1, y1, y2) in zip(points, points[1:], strict=False):
+        for (x0, _, y0), (x1, y1, y2) in pairwise(points):
             middle = (y0 + y1) / 2
             bend = f" C{_px(x0)} {_px(middle)} {_px(x1)} {_px(middle)} {_px(x1)} {_px(y1)}"
             text += bend if x0 != x1 else ""
@@ -182,6 +192,12 @@ class _Place:
         own = self.layout.lane[name]
         side = (towards > own) - (towards < own)
         return self.x(name) + side * PORT + offset * (0.5 if side else 1)
+
+
+def _tall(step: StepInfo) -> float:
+    if step.role == "input":
+        return INPUT_HEIGHT
+    return NODE_HEIGHT + (PARAMETER_LINE if step.params else 0)
 
 
 def _px(number: float) -> str:
@@ -199,17 +215,18 @@ def _node(
     is_first = first is not None and first.step == step.name
     x, y = place.x(step.name) - NODE_WIDTH / 2, place.y(step.name)
     verdict = mark(worst.status) if worst else ""
-    title = _text.shorten(step.name, 19)
+    is_input = step.role == "input"
+    told = ("first wrong · " if is_first and pinned else "") + (verdict or ("input" if is_input else ""))
     return NodeView(
         x=x,
         y=y,
         width=NODE_WIDTH,
         height=place.tall[step.name],
-        title=title,
-        operation=_text.shorten(step.op, 32),
-        verdict=("first wrong · " if is_first and pinned else "") + verdict,
+        title=abbreviated(step.name, int((NODE_WIDTH - 32 - CHARACTER * len(told)) / 7.9)),
+        operation="" if is_input else _text.shorten(step.op, 32),
+        verdict=told,
         tone=TONE[worst.status] if worst else "none",
-        parameters=_parameters(step, own, x + 12, y + NODE_HEIGHT + 5),
+        parameters=_parameters(step, own, x + 12, y + NODE_HEIGHT + 4),
         tooltip=": ".join(filter(None, [step.name, step.op, verdict])) + (", the first wrong step" if is_first else ""),
         href=hrefs.get(worst.name, "#quantities") if worst else "#quantities",
         step=step.name,
@@ -254,12 +271,13 @@ def _arrows(
             flagged = check is not None and first is not None and check.name == first.name and name not in labelled
             at = place.x(source) + offset * (1.6 if straight else 1)
             label = _label(name, check, at, y, direction) if straight and name not in labelled else None
-            flag = Mark(text="first wrong", tone="bad", x=at, y=y + 17, anchor=_anchor(direction)) if flagged and label else None
+            flag = replace(label, text="first wrong", tone="bad", y=y + 17) if flagged and label else None
             if label:
                 labelled.add(name)
             arrows.append(
                 ArrowView(
                     path=place.path(link, offset),
+                    head="marker-end" if direction == "forward" else "marker-start",
                     direction=direction,
                     tone=TONE[check.status] if check else "none",
                     label=label,
@@ -274,8 +292,21 @@ def _arrows(
 
 def _label(name: str, check: Check | None, x: float, y: float, direction: str) -> Mark:
     symbol = f"{SYMBOL[check.status]} " if check else ""
-    text = symbol + _text.shorten(name, 15)
+    base = name.removesuffix(".grad")
+    text = symbol + abbreviated(base, LABEL - len(name) + len(base)) + name[len(base) :]
     return Mark(text=text, tone=TONE[check.status] if check else "none", x=x, y=y, anchor=_anchor(direction))
+
+
+def abbreviated(name: str, width: int) -> str:
+    """``features.block0.sublayer3.linear`` as ``f.b0.s3.linear``: names of modules differ in their numbers."""
+    parts = name.split(".")
+    for number, part in enumerate(parts[:-1]):
+        if len(".".join(parts)) <= width:
+            break
+        digits = part[len(part.rstrip("0123456789")) :]
+        parts[number] = part if part == digits else part[:1] + digits
+    text = ".".join(parts)
+    return text if len(text) <= width else "…" + text[1 - width :] if len(parts) > 1 else _text.shorten(text, width)
 
 
 def _anchor(direction: str) -> str:

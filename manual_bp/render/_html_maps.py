@@ -38,7 +38,7 @@ TITLES = ("candidate", "reference", "difference", "error / allowed")
 
 @dataclass(frozen=True, kw_only=True)
 class MapView:
-    """One image: ``row`` and ``col`` are the worst cell's, in cells."""
+    """One image, and what it shows."""
 
     title: str
     what: str
@@ -48,7 +48,11 @@ class MapView:
 
 @dataclass(frozen=True, kw_only=True)
 class MapsView:
-    """What the template draws of one quantity: the first plane's images, and the choice among the others."""
+    """What the template draws of one quantity: the first plane's images, and the choice among the others.
+
+    ``worst_row`` and ``worst_col`` are in cells, ``width`` and ``height`` in pixels; ``low``, ``high`` and ``most`` are
+    the ends of the scales.
+    """
 
     id: str
     maps: tuple[MapView, ...]
@@ -82,21 +86,21 @@ def draw(checks: Sequence[tuple[str, Check]]) -> dict[str, Drawn]:
     """
     left = BUDGET
     chosen: dict[str, list[Plane]] = {}
-    pictures = {id: check.picture for id, check in checks if check.picture is not None}
+    pictures = {key: check.picture for key, check in checks if check.picture is not None}
     for turn in range(max((len(picture.planes) for picture in pictures.values()), default=0)):
-        for id, picture in pictures.items():
+        for key, picture in pictures.items():
             plane = picture.planes[turn] if turn < len(picture.planes) else None
-            if plane is None or not _is_whole(plane) or len(chosen.get(id, [])) < turn:
+            if plane is None or not _is_whole(plane) or len(chosen.get(key, [])) < turn:
                 continue
             left -= (cost := _cost(plane))
             if left < 0:
                 left += cost
                 continue
-            chosen.setdefault(id, []).append(plane)
+            chosen.setdefault(key, []).append(plane)
     return {
-        id: _draw(id, check, check.picture, tuple(chosen[id]))
-        for id, check in checks
-        if check.picture is not None and id in chosen
+        key: _draw(key, check, check.picture, tuple(chosen[key]))
+        for key, check in checks
+        if check.picture is not None and key in chosen
     }
 
 
@@ -113,15 +117,15 @@ def legend_used() -> str:
 # ------------------------------------------------------------------------------------ one quantity
 
 
-def _draw(id: str, check: Check, picture: Picture, planes: tuple[Plane, ...]) -> Drawn:
-    scale = _largest(value for plane in planes for value in (*plane.candidate, *plane.reference))
+def _draw(key: str, check: Check, picture: Picture, planes: tuple[Plane, ...]) -> Drawn:
+    scale = _largest(v for plane in planes for v in (*plane.candidate, *plane.reference, *_difference(plane)))
     most = _largest(value for plane in planes for value in plane.used)
     first = planes[0]
     images = _images(first, scale, most)
     width, height = _size(first)
     at = _worst(first)
     view = MapsView(
-        id=id,
+        id=key,
         maps=tuple(
             MapView(title=title, what=what, src=src, alt=f"{title} of {check.name}, {first.label or 'the whole of it'}")
             for title, what, src in zip(TITLES, _whats(picture), images, strict=True)
@@ -134,16 +138,14 @@ def _draw(id: str, check: Check, picture: Picture, planes: tuple[Plane, ...]) ->
         worst_col=at % first.cols,
         planes=tuple(_title(plane) for plane in planes),
         note=_note(picture, planes),
-        readout=_readout(first, at, len(check.shape)),
+        readout=_readout(first, at, check.shape),
         low=_text.value(-scale, 3) if scale else "−",
         high=_text.value(scale, 3) if scale else "+",
         most=_text.used(most) if most > 1 else "",
-        special=any(not math.isfinite(v) for plane in planes for v in (*plane.candidate, *plane.reference, *plane.used)),
+        special=any(not math.isfinite(v) for plane in planes for v in (*plane.candidate, *plane.reference)),
     )
-    tail = len(check.shape)
-    payload = [
-        _payload(plane, tail, () if number == 0 else _images(plane, scale, most)) for number, plane in enumerate(planes)
-    ]
+    others = (_images(plane, scale, most) for plane in planes[1:])
+    payload = [_payload(plane, check.shape, drawn) for plane, drawn in zip(planes, ((), *others), strict=True)]
     return Drawn(view=view, numbers=json.dumps(payload, separators=(",", ":"), allow_nan=False))
 
 
@@ -169,34 +171,46 @@ def _title(plane: Plane) -> str:
     return plane.label or (f"plane {_text.index(plane.index)}" if plane.index else "all elements")
 
 
-def _readout(plane: Plane, cell: int, ndim: int) -> tuple[tuple[str, str], ...]:
+def _readout(plane: Plane, cell: int, shape: tuple[int, ...]) -> tuple[tuple[str, str], ...]:
     """The worst cell in words, as the page shows it before anybody points anywhere."""
     candidate, reference = plane.candidate[cell], plane.reference[cell]
     texts = _text.pair(candidate, reference)
-    where = _element(plane, cell, ndim)
-    values = (where, *texts, _text.error(candidate - reference), _text.used(plane.used[cell]))
+    where = _element(plane, cell, shape)
+    # pictures hold nine digits, the verdict does not depend on them
+    gone = candidate == reference and plane.used[cell] > 0
+    difference = "≈ 0" if gone else _text.error(candidate - reference)
+    values = (where, *texts, difference, _text.used(plane.used[cell]))
     return tuple(zip(("index", *TITLES), values, strict=True))
 
 
-def _element(plane: Plane, cell: int, ndim: int) -> str:
-    """``[0, 2, 3, 4]``; ``[0, 2, 4:6, 8:10]`` for a pooled cell. A plane of fewer axes than two says fewer numbers."""
-    rest = max(ndim - len(plane.index), 0)
-    row, col = divmod(cell, plane.cols)
-    spans = [(row, plane.block[0]), (col, plane.block[1])][2 - min(rest, 2) :]
-    parts = [*map(str, plane.index), *(str(at) if size == 1 else f"{at * size}:{(at + 1) * size}" for at, size in spans)]
+def _element(plane: Plane, cell: int, shape: tuple[int, ...]) -> str:
+    """``[0, 2, 3, 4]``, or ``[0, 2, 4:6, 8:10]`` for a pooled cell."""
+    sizes = _sizes(plane, shape)
+    spans = zip(divmod(cell, plane.cols), plane.block, (0, 0, *sizes)[-2:], strict=True)
+    parts = [*map(str, plane.index), *[_span(at * block, block, size) for at, block, size in spans][2 - len(sizes) :]]
     return f"[{', '.join(parts)}]" if parts else "the only element"
 
 
-def _payload(plane: Plane, ndim: int, images: Sequence[str]) -> dict[str, Any]:
+def _span(start: int, block: int, size: int) -> str:
+    end = min(start + block, size)
+    return str(start) if end - start <= 1 else f"{start}:{end}"
+
+
+def _sizes(plane: Plane, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Sizes of the axes that lie in the plane: two, or one of a vector, or none of a single number."""
+    return shape[len(plane.index) :][-2:]
+
+
+def _payload(plane: Plane, shape: tuple[int, ...], images: Sequence[str]) -> dict[str, Any]:
     """Numbers of one plane; what is the same as the candidate, or zero throughout, is left out."""
     candidate = [_short(value, 7) for value in plane.candidate]
     reference = [_short(value, 7) for value in plane.reference]
-    difference = [_short(c - r, 3) for c, r in zip(plane.candidate, plane.reference, strict=True)]
+    difference = [_short(value, 3) for value in _difference(plane)]
     width, height = _size(plane)
     found: dict[str, Any] = {
-        "index": list(plane.index), "axes": min(max(ndim - len(plane.index), 0), 2), "rows": plane.rows, "cols": plane.cols,
-        "block": list(plane.block), "worst": _worst(plane), "width": width, "height": height, "candidate": candidate,
-        "used": [_short(value, 3) for value in plane.used],
+        "index": list(plane.index), "block": list(plane.block), "sizes": list(_sizes(plane, shape)),
+        "rows": plane.rows, "cols": plane.cols, "width": width, "height": height, "worst": _worst(plane),
+        "candidate": candidate, "used": [_short(value, 3) for value in plane.used],
     }  # fmt: skip  # a record
     if reference != candidate:
         found["reference"] = reference
@@ -225,8 +239,8 @@ def _cost(plane: Plane) -> int:
 
 
 def _images(plane: Plane, scale: float, most: float) -> tuple[str, ...]:
-    difference = tuple(c - r for c, r in zip(plane.candidate, plane.reference, strict=True))
-    values = [[_shade(value, scale) for value in side] for side in (plane.candidate, plane.reference, difference)]
+    sides = (plane.candidate, plane.reference, _difference(plane))
+    values = [[_shade(value, scale) for value in side] for side in sides]
     images = [_png.png(plane.rows, plane.cols, cells, _value_palette()) for cells in values]
     used = [_used_shade(value, most) for value in plane.used]
     images.append(_png.png(plane.rows, plane.cols, used, _used_palette()))
@@ -284,6 +298,10 @@ def _largest(values: Iterable[float]) -> float:
     return max((abs(value) for value in values if math.isfinite(value)), default=0.0)
 
 
+def _difference(plane: Plane) -> tuple[float, ...]:
+    return tuple(c - r for c, r in zip(plane.candidate, plane.reference, strict=True))
+
+
 def _worst(plane: Plane) -> int:
     return max(range(len(plane.used)), key=lambda cell: math.inf if math.isnan(plane.used[cell]) else plane.used[cell])
 
@@ -301,6 +319,8 @@ def _size(plane: Plane) -> tuple[int, int]:
     return max(round(plane.cols * cell), _SMALLEST), max(round(plane.rows * cell), _SMALLEST)
 
 
-def without_images(view: MapsView) -> MapsView:
-    """The same view with candidate, reference and difference alone, for the top of the page."""
-    return replace(view, maps=view.maps[:3])
+def for_the_top(view: MapsView) -> MapsView:
+    """The same view with the first three images alone, under words that need no explanation."""
+    titles = ("hand-written", "should be", "difference")
+    maps = tuple(replace(image, title=title, what="") for image, title in zip(view.maps, titles, strict=False))
+    return replace(view, maps=maps)

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from manual_bp.render import _text
-from manual_bp.render._graph_svg import TONE
+from manual_bp.render._graph_svg import TONE, abbreviated
 from manual_bp.render._html_maps import Drawn, MapsView
 from manual_bp.render._mathml import formula
 from manual_bp.render._say import SYMBOL, WORD, Story, cause, comparison, phase, referee, tolerance
@@ -25,6 +25,13 @@ MEANING: dict[Status, str] = {
     "mismatch": "another shape or dtype than the reference's",
     "nonfinite": "NaN or infinite where it should not be",
 }
+
+
+#: Said in place of heatmaps that would have made the file too large, or whose record is damaged.
+NOT_DRAWN = "Its pictures are not drawn here; the JSON of this report holds them."
+
+#: Longer names are shortened in the table; behind the row they are told in full.
+LONGEST_NAME = 96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +112,12 @@ class RowView:
     id: str
     badge: Badge
     name: str
+    shown: Markup
     symbol: str
     step: str
     made_by: str
     probe: str
+    probe_shown: str
     off: str
     error: str
     used: str
@@ -168,12 +177,13 @@ def diagnosis_of(check: Check) -> DiagnosisView | None:
     found = check.diagnosis
     if found is None:
         return None
-    names = tuple(dict.fromkeys([found.name, *found.alternatives])) if found.confidence == "ambiguous" else (found.name,)
+    alternatives = found.alternatives if found.confidence == "ambiguous" else ()
+    names = tuple(dict.fromkeys([found.name, *alternatives]))
     title = {"certain": "Why", "ambiguous": "Why: one of these", "unexplained": "Why"}[found.confidence]
     sure = {
-        "certain": "certain: nothing else that was tried explains it",
-        "ambiguous": "each explains it equally well",
-        "unexplained": f"no known mistake explains it{': ' + found.residual if found.residual else ''}",
+        "certain": "Certain: nothing else that was tried explains it",
+        "ambiguous": "Each explains it equally well",
+        "unexplained": f"No known mistake explains it{': ' + found.residual if found.residual else ''}",
     }[found.confidence]
     return DiagnosisView(
         title=title,
@@ -188,7 +198,13 @@ def diagnosis_of(check: Check) -> DiagnosisView | None:
 def sentence(text: str) -> str:
     """The text with a capital letter in front, unless it starts with a name or formula."""
     word = text.split(maxsplit=1)[0] if text else ""
-    return text[0].upper() + text[1:] if word.isalpha() and word.islower() and len(word) > 1 or word == "a" else text
+    starts = word == "a" or (len(word) > 1 and word.isalpha() and word.islower())
+    return text[0].upper() + text[1:] if starts else text
+
+
+def breakable(text: str) -> Markup:
+    """The text, escaped, that may be broken after the dots of a long name."""
+    return Markup(".<wbr>").join(escape(part) for part in text.split("."))
 
 
 # ------------------------------------------------------------------------------------ one row
@@ -197,19 +213,21 @@ def sentence(text: str) -> str:
 def _row(
     story: Story, order: int, rank: int, check: Check, checks: list[Check], pictures: Mapping[str, Drawn]
 ) -> RowView:
-    id = row_id(order)
+    key = row_id(order)
     found = comparison(check)
     used = found.used if found else math.nan
-    made_by = f"{check.step}, {phase(check)}"
-    drawn = pictures.get(id)
+    way = phase(check).removesuffix(" pass")
+    drawn = pictures.get(key)
     return RowView(
-        id=id,
+        id=key,
         badge=badge(check.status),
         name=check.name,
+        shown=breakable(_text.shorten(check.name, LONGEST_NAME)),
         symbol="" if check.symbol == check.name else check.symbol,
         step=check.step,
-        made_by=made_by,
+        made_by=" ".join(filter(None, [abbreviated(check.step, 16), way])),
         probe=check.probe,
+        probe_shown=_text.shorten(check.probe, 16),
         off=_off(found),
         error=_text.error(found.max_abs_error) if found else "",
         used=_text.used(used) if found else "",
@@ -227,7 +245,7 @@ def _row(
         diagnosis=diagnosis_of(check),
         formula=formula_of(check),
         maps=drawn.view if drawn else None,
-        no_maps="" if drawn or check.picture is None else "Its pictures are left out to keep this file small; the JSON has them.",
+        no_maps=NOT_DRAWN if check.picture and not drawn else "",
         judged=tuple(_judged(check)),
         worst=tuple(_elements(found)) if found else (),
         worst_more=_more(found),
@@ -253,17 +271,18 @@ def _sortable(number: float) -> str:
 
 def _sentence(story: Story, check: Check, found: Comparison | None) -> str:
     if check.status == "pass" and found is not None:
-        return f"All {_text.count(found.elements, 'element')} agree; the closest one uses {_text.used(found.used)} of its bound."
+        count, share = _text.count(found.elements, "element"), _text.used(found.used)
+        return f"All {count} agree; the one closest to its bound uses {share} of it."
     if check.status == "inherited":
         return f"{check.name} differs from torch's only because an earlier quantity does: {check.step} itself is right."
     return story.what_is_off(check) + "."
 
 
 def _facts(story: Story, check: Check) -> tuple[tuple[str, str], ...]:
-    step = story.steps.get(check.step)
     seen = story.where_seen(check)
     facts = [
-        ("Made by", f"{check.step} = {step.op}, {phase(check)}" if step and step.op else f"{check.step}, {phase(check)}"),
+        ("Name", check.name if len(check.name) > LONGEST_NAME else ""),
+        ("Made by", story.step_title(check)),
         ("Shape", f"{_text.shape(check.shape)} {check.dtype}".strip()),
         ("Seen on", f"probe {check.probe}" + (f"; {check.status} {seen}" if seen else "")),
         ("Rule", check.rule),
@@ -328,8 +347,9 @@ def _kink(check: Check) -> tuple[str, ...]:
     where = [_text.index(at) or "the only element" for at in kink.indices]
     left = max(kink.elements - len(where), 0)
     places = _text.listed(where, 12) + (f" and {left} more" if left else "")
+    count = _text.count(kink.elements, "element")
     lines = [
-        f"{_text.count(kink.elements, 'element')} at a point without a derivative, where more than one answer is right.",
+        f"{count} at a point without a derivative, where more than one answer is right.",
         f"Convention: {kink.convention}." if kink.convention else "",
         f"Where: {places}." if where else "",
     ]

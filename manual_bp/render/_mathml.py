@@ -9,17 +9,18 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from html import escape
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 #: Elements of MathML Core that draw something, and attributes that only change how it is drawn.
-_ELEMENTS = frozenset(
-    "math mrow mi mn mo mtext mspace mfrac msqrt mroot mstyle msub msup msubsup munder mover munderover mtable mtr mtd "
-    "mpadded mphantom mmultiscripts mprescripts none".split()
-)
-_ATTRIBUTES = frozenset(
-    "display displaystyle scriptlevel mathvariant stretchy fence form symmetric separator largeop movablelimits accent "
-    "accentunder width height depth lspace rspace minsize maxsize linethickness columnalign rowspacing columnspacing".split()
-)
+_ELEMENTS = frozenset({
+    "math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "mstyle", "mfrac", "msqrt", "mroot", "msub", "msup", "msubsup",
+    "munder", "mover", "munderover", "mmultiscripts", "mprescripts", "mtable", "mtr", "mtd", "mpadded", "mphantom",
+})  # fmt: skip  # a list of words
+_ATTRIBUTES = frozenset({
+    "display", "displaystyle", "scriptlevel", "mathvariant", "stretchy", "symmetric", "fence", "form", "separator",
+    "largeop", "movablelimits", "accent", "accentunder", "width", "height", "depth", "lspace", "rspace", "minsize",
+    "maxsize", "linethickness", "columnalign", "rowspacing", "columnspacing",
+})  # fmt: skip  # a list of words
 _VALUE = re.compile(r"[\w.%+\- ]*")
 _NAMESPACE = "{http://www.w3.org/1998/Math/MathML}"
 
@@ -43,7 +44,7 @@ def _mathml(latex: str) -> str:
     except ImportError:
         return ""
     try:
-        root = ElementTree.fromstring(convert(latex, display="block"))
+        root = ET.fromstring(convert(latex, display="block"))
     except Exception:  # noqa: BLE001  # the converter raises whatever its input provokes, RecursionError too; text remains
         return ""
     if not all(_is_known(element) for element in root.iter()):
@@ -51,13 +52,13 @@ def _mathml(latex: str) -> str:
     return _rebuilt(root)
 
 
-def _is_known(element: ElementTree.Element) -> bool:
+def _is_known(element: ET.Element) -> bool:
     name = element.tag.removeprefix(_NAMESPACE)
     unread = name == "mi" and (element.text or "").startswith("\\")  # a command that the converter does not know
     return name in _ELEMENTS and not unread
 
 
-def _rebuilt(element: ElementTree.Element) -> str:
+def _rebuilt(element: ET.Element) -> str:
     name = element.tag.removeprefix(_NAMESPACE)
     kept = {key: value for key, value in element.attrib.items() if key in _ATTRIBUTES and _VALUE.fullmatch(value)}
     text = element.text or ""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from manual_bp.render import _text
-from manual_bp.render._html_page import page
+from manual_bp.render._html_page import for_notebook, page
 from manual_bp.report import Report
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def notebook(report: Report) -> str:
     It holds no script and no page of its own, so that it survives a notebook's sanitiser and keeps the notebook small.
     """
     template = _environment().get_template("notebook.html.j2")
-    return template.render(page=page(_text.tidy(report)), style=Markup(_joined(("notebook.css",)))).strip() + "\n"
+    text = template.render(view=for_notebook(_text.tidy(report)), style=Markup(_joined(("notebook.css",))))
+    return text.strip() + "\n"
 
 
 @cache
