@@ -185,24 +185,29 @@ def _combine(
     total = sum(own, torch.zeros_like(own[0]))
     kinks: Kinks | None = None
     alternatives: list[Alternative] = []
+    slack = 4 * precision.u * size
     for (bound, _, _), mine in zip(parts, own, strict=True):
         rest = total - mine
-        slack = 4 * precision.u * size
         if bound.kinks is not None:
-            low, high = bound.kinks.low + rest - slack, bound.kinks.high + rest + slack
-            if kinks is None:
-                kinks = Kinks(bound.kinks.mask, low, high, bound.kinks.convention)
-            else:  # ranges of several consumers widen each other
-                kinks = replace(
-                    kinks,
-                    mask=kinks.mask | bound.kinks.mask,
-                    low=torch.minimum(kinks.low, kinks.low + low - total),
-                    high=torch.maximum(kinks.high, kinks.high + high - total),
-                )
+            kinks = _with_rest(bound.kinks, rest, slack) if kinks is None else _wider(kinks, bound.kinks, mine, slack)
         alternatives += [replace(a, value=a.value + rest, e=e + a.e + slack) for a in bound.alternatives]
     rule = " + ".join(b.rule.removeprefix("certified: ") for b, _, _ in parts)
     e = e + precision.gamma(len(parts) - 1) * size
     return Bound(e, f"certified: {rule}", size, kinks, tuple(alternatives))
+
+
+def _with_rest(kinks: Kinks, rest: Tensor, slack: Tensor) -> Kinks:
+    """The kinks of one consumer, where ``rest`` comes from the others: what is left after it must be valid."""
+    valid = kinks.valid
+    whole = None if valid is None else lambda own, e: valid(own - rest, e + slack)
+    return replace(kinks, low=kinks.low + rest - slack, high=kinks.high + rest + slack, valid=whole)
+
+
+def _wider(kinks: Kinks, other: Kinks, mine: Tensor, slack: Tensor) -> Kinks:
+    """Kinks of several consumers: their ranges add up, and who took which share can't be told any more."""
+    low = kinks.low + torch.where(other.mask, other.low - mine, 0.0).clamp(max=0.0) - slack
+    high = kinks.high + torch.where(other.mask, other.high - mine, 0.0).clamp(min=0.0) + slack
+    return replace(kinks, mask=kinks.mask | other.mask, low=low, high=high, valid=None)
 
 
 def _contribution(step: PlanStep, i: int, values: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> Tensor:

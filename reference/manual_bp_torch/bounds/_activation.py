@@ -79,7 +79,7 @@ class Softplus(Rule):
 
 
 class Rectifier(Rule):
-    """ReLU (negative slope 0) and LeakyReLU: exact but for one product; at 0 any slope between the two is a derivative."""
+    """ReLU (negative slope 0) and LeakyReLU: exact but for one product; at 0 any slope in between is a derivative."""
 
     @staticmethod
     def _slope(module: nn.Module) -> float:
@@ -107,12 +107,8 @@ class Rectifier(Rule):
         at_zero = z == 0
         if bool(at_zero.any()):
             ends = torch.stack([g, slope * g])
-            kinks = Kinks(
-                at_zero,
-                ends.amin(0),
-                ends.amax(0),
-                f"torch's derivative of {type(s.module).__name__} at 0 is {slope:g}",
-            )
+            convention = f"torch's derivative of {type(s.module).__name__} at 0 is {slope:g}"
+            kinks = Kinks(at_zero, ends.amin(0), ends.amax(0), convention)
         alternatives: tuple[Alternative, ...] = ()
         if slope >= 0:  # else the output's sign does not tell the input's
             own = torch.where(s.output > 0, g, slope * g)

@@ -104,8 +104,8 @@ def _components(tied: Tensor, index: Tensor, x: Tensor) -> Tensor:
 def window_indices(module: nn.Module, shape: torch.Size, out: torch.Size) -> tuple[Tensor, Tensor]:
     """Positions (flattened, per plane) that each window reads, (windows, kernel), and which of them are inside."""
     dims = int(type(module).__name__[-2])
-    get = lambda name: as_tuple(getattr(module, name), dims)  # noqa: E731  # three short look-ups
-    kernel, stride, padding, dilation = get("kernel_size"), get("stride"), get("padding"), get("dilation")
+    names = ("kernel_size", "stride", "padding", "dilation")
+    kernel, stride, padding, dilation = (as_tuple(getattr(module, name), dims) for name in names)
     size, count = shape[-dims:], out[-dims:]
     axes = [
         torch.arange(count[d])[:, None] * stride[d] - padding[d] + torch.arange(kernel[d])[None] * dilation[d]
@@ -115,11 +115,8 @@ def window_indices(module: nn.Module, shape: torch.Size, out: torch.Size) -> tup
     inside = torch.ones((1, 1), dtype=torch.bool)
     for d, axis in enumerate(axes):
         ok = (axis >= 0) & (axis < size[d])
-        flat = (
-            (flat[:, None, :, None] * size[d] + axis.clamp(0, max(0, size[d] - 1))[None, :, None, :])
-            .flatten(2)
-            .flatten(0, 1)
-        )
+        near = axis.clamp(0, max(0, size[d] - 1))
+        flat = (flat[:, None, :, None] * size[d] + near[None, :, None, :]).flatten(2).flatten(0, 1)
         inside = (inside[:, None, :, None] & ok[None, :, None, :]).flatten(2).flatten(0, 1)
     assert flat.shape == (math.prod(count), math.prod(kernel)), list(itertools.chain(flat.shape))
     return flat, inside
