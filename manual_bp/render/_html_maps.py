@@ -33,6 +33,9 @@ _LARGEST, _SMALLEST, _CELL = 184, 26, 36
 #: Bytes that all pictures of one page may take. What is left out is said, and stands in the JSON.
 BUDGET = 450_000
 
+#: Planes of a quantity that is not right which are drawn before any of those that are.
+SOON = 4
+
 TITLES = ("candidate", "reference", "difference", "error / allowed")
 
 
@@ -80,27 +83,28 @@ class Drawn:
 
 
 def draw(checks: Sequence[tuple[str, Check]]) -> dict[str, Drawn]:
-    """The pictures of quantities, by their identifier; the first in ``checks`` matter most and are drawn first.
+    """The pictures of quantities, by their identifier; the first in ``checks`` matter most.
 
-    Every quantity gets its worst plane before any gets a second one, until :data:`BUDGET` is spent.
+    What is not right gets its worst planes first, then every quantity its worst one, then all the others, until
+    :data:`BUDGET` is spent.
     """
+    wanted = [
+        (check.status == "pass" or turn >= SOON, turn, place, key, plane)
+        for place, (key, check) in enumerate(checks)
+        for turn, plane in enumerate(check.picture.planes if check.picture else ())
+        if _is_whole(plane)
+    ]
     left = BUDGET
     chosen: dict[str, list[Plane]] = {}
-    pictures = {key: check.picture for key, check in checks if check.picture is not None}
-    for turn in range(max((len(picture.planes) for picture in pictures.values()), default=0)):
-        for key, picture in pictures.items():
-            plane = picture.planes[turn] if turn < len(picture.planes) else None
-            if plane is None or not _is_whole(plane) or len(chosen.get(key, [])) < turn:
-                continue
-            left -= (cost := _cost(plane))
-            if left < 0:
-                left += cost
-                continue
-            chosen.setdefault(key, []).append(plane)
+    for *_, key, plane in sorted(wanted, key=lambda entry: entry[:3]):
+        left -= _cost(plane)
+        if left < 0:
+            break
+        chosen.setdefault(key, []).append(plane)
     return {
         key: _draw(key, check, check.picture, tuple(chosen[key]))
         for key, check in checks
-        if check.picture is not None and key in chosen
+        if check.picture and key in chosen
     }
 
 
