@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what type checkers and editors see; _HOME below is what runs, and a test holds the two together
+    from manual_bp.adapters import Adapter
     from manual_bp.case import Case
     from manual_bp.errors import ManualBPError
+    from manual_bp.layer_objects import verify_layer
     from manual_bp.network import Network, Node, chain
     from manual_bp.report import Check, Report
     from manual_bp.tapping import tap
@@ -21,6 +23,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; _HOME below is what run
 
 #: Public name -> the module that it comes from.
 _HOME = {
+    "Adapter": "manual_bp.adapters",
     "Case": "manual_bp.case",
     "Check": "manual_bp.report",
     "ManualBPError": "manual_bp.errors",
@@ -30,9 +33,23 @@ _HOME = {
     "chain": "manual_bp.network",
     "tap": "manual_bp.tapping",
     "verify": "manual_bp.verification",
+    "verify_layer": "manual_bp.layer_objects",
 }
 
-__all__ = ["Case", "Check", "ManualBPError", "Network", "Node", "Report", "__version__", "chain", "tap", "verify"]
+__all__ = [
+    "Adapter",
+    "Case",
+    "Check",
+    "ManualBPError",
+    "Network",
+    "Node",
+    "Report",
+    "__version__",
+    "chain",
+    "tap",
+    "verify",
+    "verify_layer",
+]
 
 
 def __getattr__(name: str) -> object:

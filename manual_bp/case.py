@@ -75,15 +75,22 @@ def load_case(target: str) -> Case:
     if not isinstance(value, Case):
         known = ", ".join(cases) or "none"
         close = get_close_matches(name, cases, n=1) if found else []
-        what = f"{path} defines no case {name!r}" if found else f"{path} defines {len(cases) or 'no'} cases and none named 'case'"
+        what = (
+            f"{path} defines no case {name!r}"
+            if found
+            else f"{path} defines {len(cases) or 'no'} cases and none named 'case'"
+        )
         hint = f"did you mean {path}:{close[0]}" if close else f"its cases are: {known}; name one as FILE.py:NAME"
-        raise ManualBPError(what, hint=hint if cases else "write: case = manual_bp.Case(candidate=..., reference=..., x=...)")
+        raise ManualBPError(
+            what, hint=hint if cases else "write: case = manual_bp.Case(candidate=..., reference=..., x=...)"
+        )
     return value if value.title else replace(value, title=path.stem)
 
 
 def _execute(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(f"_manual_bp_case_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickles of the file's own look their module up
     sys.path.insert(0, str(path.parent.resolve()))

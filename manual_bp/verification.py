@@ -138,7 +138,7 @@ def _judge(
     shapes = [shape for shape in expected.values() if len(shape) > 2]
     naming = session.naming
     given = naming.params_for(probe.params, shapes)
-    x, y = naming.to_candidate("x", probe.x, shapes), naming.to_candidate("y", probe.y, shapes)
+    x, y = naming.to_candidate("x", probe.x, shapes), naming.to_candidate(session.y_name, probe.y, shapes)
     kept = {**{n: a.copy() for n, a in dict.items(given)}, "x": np.array(x), "y": np.array(y)}
     reported = run(given, x, y)
     session.params_used |= given.used
@@ -214,8 +214,8 @@ def _coverage(items: tuple[Item, ...], trace: Trace, probe: str) -> list[Finding
     if silent:
         shown = ", ".join(silent[:12]) + (f" and {len(silent) - 12} more" if len(silent) > 12 else "")
         text = (
-            f"{len(own) - len(silent)} of {len(own)} quantities were reported; not judged by themselves, only as part of what "
-            f"follows them: {shown}"
+            f"{len(own) - len(silent)} of {len(own)} quantities were reported; not judged by themselves, only as "
+            f"part of what follows them: {shown}"
         )
         findings.append(Finding(kind="coverage", name="", step="", text=text, probes=(probe,)))
     return findings
@@ -238,6 +238,8 @@ class _Session:
         self.naming = naming
         self.seed = seed
         data = as_array("x", x)
+        # without a loss y is dL/d(output), and laid out like it
+        self.y_name = "output" if loss is None and "y" not in naming.layouts else "y"
         self.dtype = dtype or (str(data.dtype) if str(data.dtype) in ("float32", "float64") else "float64")
         if self.dtype not in ("float32", "float64"):
             raise ManualBPError(f"there is no dtype {dtype!r} to compare in", hint="choose float32 or float64")
@@ -247,7 +249,7 @@ class _Session:
         self.name = getattr(reference, "__name__", type(reference).__name__)
         self.x = self._from_candidate("x", data)
         self.params = self._own_params(params)
-        self.y = None if y is None else self._from_candidate("y", as_array("y", y))
+        self.y = None if y is None else self._from_candidate(self.y_name, as_array("y", y))
         if self.y is None and loss is None:
             self.y = self._random_upstream()
         self.steps: tuple[Any, ...] = ()
@@ -316,7 +318,8 @@ class _Session:
         shape = self.program.output_shape(self._tensors(self.params), self._tensor(self.x))
         if shape == ():
             return None
-        return np.random.default_rng([self.seed, 1]).standard_normal(shape).astype(self.dtype)
+        drawn: Array = np.random.default_rng([self.seed, 1]).standard_normal(shape).astype(self.dtype)
+        return drawn
 
     def _tensor(self, array: Any) -> Any:
         return _torch_side.weights.to_torch(array) if isinstance(array, np.ndarray) else array
@@ -354,8 +357,7 @@ def _runner(candidate: Any, session: _Session) -> Callable[[Given, Any, Any], An
         session.params_used = True
 
         def run(params: Given, x: Any, y: Any) -> Any:
-            result = of_torch(params, x, y)
-            return result
+            return of_torch(params, x, y)
 
         return run
     if not callable(candidate):

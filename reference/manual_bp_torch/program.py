@@ -111,6 +111,7 @@ class Program:
             raise ManualBPError(
                 f"the reference is a {type(reference).__name__}", hint="give a torch.nn.Module or a function of tensors"
             )
+        self._scalar = False  # whether the reference returns its loss itself; known once it has run
         self.loss = copy.deepcopy(loss).to(dtype) if isinstance(loss, nn.Module) else loss
 
     def wide(self) -> Program:
@@ -156,7 +157,7 @@ class Program:
             start = taps.tap(INPUT, given) if isinstance(given, Tensor) else given
             out = self._call(state, start, y, taps)
             total = self._loss(out, y, taps)
-            wanted = [leaf for leaf in (*leaves.values(), given) if isinstance(leaf, Tensor) and leaf.requires_grad]
+            wanted = [leaf for leaf in (*leaves.values(), given) if _differentiable(leaf)]
             structure = self._structure(taps, leaves, total)
             found = torch.autograd.grad(total, wanted, torch.ones_like(total), allow_unused=True)
         grads = {name + GRAD: grad for name, grad in taps.grads.items()}
@@ -164,6 +165,11 @@ class Program:
         grads |= {n + GRAD: zeros[n] if g is None else g for n, g in zip(leaves, found, strict=False)}
         values = {**{name: p.detach() for name, p in state.items()}, **taps.values}
         return Pass(values, grads), structure
+
+    @property
+    def upstream_given(self) -> bool:
+        """Whether there is no loss, and ``y`` is the gradient that the output receives."""
+        return self.loss is None and not self._scalar
 
     def trained(self, params: Mapping[str, Tensor]) -> frozenset[str]:
         """Names of the parameters that get a gradient: a module's own, or every floating one of a function's."""
@@ -174,8 +180,11 @@ class Program:
     def _call(self, state: dict[str, Tensor], x: Any, y: Any, taps: _Recorder) -> Any:
         if self.module is None:
             return _call_by_name(self.function, {"params": state, "x": x, "y": y, "tap": taps.tap})
+        alone = not any(True for _ in self.module.children())
         handles = [
-            child.register_forward_hook(self._hook(name, taps)) for name, child in self.module.named_modules() if name
+            child.register_forward_hook(self._hook(name, OUTPUT if alone else name, taps))
+            for name, child in self.module.named_modules()
+            if name or alone
         ]
         try:
             out = functional_call(self.module, state, (x,))
@@ -185,7 +194,7 @@ class Program:
         return out
 
     @staticmethod
-    def _hook(name: str, taps: _Recorder) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
+    def _hook(module: str, name: str, taps: _Recorder) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
         def hook(child: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
             leaf = not any(True for _ in child.children())
             if isinstance(output, (tuple, list)):
@@ -199,7 +208,7 @@ class Program:
             reads = [taps.name_of(i) for i in inputs]
             tapped = taps.unique(name)
             if leaf and all(reads) and rule_for(child) is not None:
-                taps.calls[tapped] = (name, tuple(r for r in reads if r is not None))
+                taps.calls[tapped] = (module, tuple(r for r in reads if r is not None))
             return taps.tap(name, output)
 
         return hook
@@ -216,6 +225,7 @@ class Program:
                 out = taps.tap(OUTPUT, out)
             total = self.loss(out, y)
         elif out.dim() == 0:
+            self._scalar = True
             return out if taps.name_of(out) == LOSS else taps.tap(LOSS, out)
         else:
             if taps.name_of(out) is None:
@@ -264,7 +274,7 @@ class Program:
                 own = wide.get_submodule(module)
                 if sorted(segment.reads) != sorted(inputs):
                     continue
-                params = {local: f"{module}.{local}" for local, _ in (*own.named_parameters(), *own.named_buffers())}
+                params = {local: f"{module}.{local}".removeprefix(".") for local, _ in _state(own)}
                 steps.append(PlanStep(name, own, inputs, params))
         loss = wide_loss if isinstance(wide_loss, nn.Module) else nn.Module()
         edges = [(read, s.name) for s in structure.segments.values() for read in s.reads]
@@ -303,6 +313,14 @@ def _walk(name: str, raw: Tensor, ends: Mapping[Any, str], parameter: Mapping[in
             else:
                 todo.append(following)
     return Segment(name, tuple(reads), tuple(sorted(set(params))), tuple(reversed(ops)))
+
+
+def _differentiable(value: object) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _state(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
 
 
 def _floating(value: object) -> bool:

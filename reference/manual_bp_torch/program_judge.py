@@ -82,7 +82,8 @@ class ProgramJudge:
                 if first == segment.name and read + GRAD in found.grads | _x_grad(found) and read not in done:
                     out.append(_quantity(read + GRAD, "gradient", segment.name))
                     done.add(read)
-        return tuple(out)
+        hidden = (LOSS, *self._handed(structure)) if self.program.upstream_given else ()
+        return tuple(q for q in out if q.name not in hidden)
 
     def steps(self, found: Pass, structure: Structure) -> tuple[StepInfo, ...]:
         """The program's graph as a report shows it."""
@@ -156,6 +157,10 @@ class ProgramJudge:
             if name in known and array.shape == tuple(known[name].shape) and str(array.dtype) == dtype
         }
 
+    def _handed(self, structure: Structure) -> tuple[str, ...]:
+        """Without a loss, the output's gradient is given to both sides."""
+        return (f"{structure.output}{GRAD}",) if self.program.upstream_given and structure.output else ()
+
     def _bounds(
         self, setting: Setting, found: Pass, structure: Structure, claims: Mapping[str, Tensor]
     ) -> dict[str, Bound]:
@@ -164,7 +169,7 @@ class ProgramJudge:
         grads = {n: _widen(claims.get(n, t)) for n, t in found.grads.items()}
         plan = self.program.plan(structure, self.wide.module, self.wide.loss)
         target = _widen(setting.y)
-        bounds = certify(plan, used, grads, target, self.precision, claimed={*claims, INPUT})
+        bounds = certify(plan, used, grads, target, self.precision, claimed={*claims, INPUT, *self._handed(structure)})
         given = {INPUT, *setting.params}
         missing = [name for name in {**found.values, **found.grads} if name not in bounds and name not in given]
         if not missing:
