@@ -56,8 +56,8 @@ def as_input(images: Array, shape: tuple[int, ...]) -> Array:
     """Images (n, 8, 8) as (n, ...) of that shape.
 
     Two spatial axes: enlarged by bilinear interpolation; channel c is shifted c pixels to the right, so that no two
-    are alike. One: the ink in each column, resampled (odd channels: in each row). Another number: the pixels in reading order, or their
-    means where there are fewer inputs than pixels.
+    are alike. One: the ink in each column, resampled (odd channels: in each row). Otherwise: the pixels in reading
+    order, or their means where there are fewer inputs than pixels.
     """
     n = len(images)
     if len(shape) == 3:
