@@ -16,7 +16,7 @@ from manual_bp.nn import Array, Layer, Loss
 
 DTYPES = (np.float64, np.float32)
 
-#: How far two correct results may lie apart, in units of roundoff of the largest number of the array.
+#: How far two correct results may lie apart, in units of roundoff of the largest number involved.
 ROUNDINGS = 64
 #: ... and how far a central difference of step cbrt(eps) may lie from the derivative, likewise relative.
 DIFFERENCE = 1e-8
@@ -27,11 +27,13 @@ def check_layer(
     module: Callable[..., torch.Tensor],
     *inputs: Array,
     params: Mapping[str, Array] | None = None,
-    scale: float = 0,
+    scale: float = 1,
 ) -> None:
     """Output, input gradients and parameter gradients of ``layer`` are those of ``module``, for these inputs.
 
-    ``scale`` is the size of the intermediate numbers, where they are larger than the results: in a cancellation.
+    ``scale`` is the size of the numbers that the results are made from: rounding is measured against it, or against the
+    largest result if that is larger. It is 1 for the standard normal numbers that most tests use; 0 where a tiny result
+    must be right to its own digits.
     """
     params = randomized(layer, inputs[0].dtype) if params is None else params
     load(module, params)
@@ -52,7 +54,7 @@ def check_layer(
 
 
 def check_loss(
-    loss: Loss, module: Callable[..., torch.Tensor], prediction: Array, target: Array, *, scale: float = 0
+    loss: Loss, module: Callable[..., torch.Tensor], prediction: Array, target: Array, *, scale: float = 1
 ) -> None:
     """The loss and its gradient are those of ``module``; ``scale`` as in `check_layer`."""
     leaf = torch.from_numpy(prediction.copy()).requires_grad_()
@@ -102,7 +104,7 @@ def central_difference(f: Callable[[Array], float], x: Array) -> Array:
     return result
 
 
-def close(actual: Array, expected: torch.Tensor | None, what: str, scale: float = 0) -> None:
+def close(actual: Array, expected: torch.Tensor | None, what: str, scale: float = 1) -> None:
     """Same shape, same dtype, non-finite in the same places, and equal but for rounding."""
     assert expected is not None, what
     wanted = expected.detach().numpy()

@@ -98,7 +98,9 @@ def test_decay_of_adamw_is_decoupled():
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, np.longdouble])
-@pytest.mark.parametrize("ours", [nn.SGD(0.1, 0.9, weight_decay=0.1), nn.Adam(amsgrad=True), nn.AdamW()], ids=repr)
+@pytest.mark.parametrize(
+    "ours", [nn.SGD(0.1, 0.9), nn.SGD(0.1, 0.9, weight_decay=0.1), nn.Adam(amsgrad=True), nn.AdamW()], ids=repr
+)
 def test_nothing_is_changed_or_shared(ours, dtype):
     params = dict(zip(SHAPES, frozen(*parameters(dtype).values()), strict=True))
     grads = dict(zip(SHAPES, frozen(*gradients(dtype, 0).values()), strict=True))
