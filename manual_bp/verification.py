@@ -145,6 +145,8 @@ def _judge(
     trace = to_trace(reported, naming, expected, shapes)
     changed = list(mutated(kept, {**dict(dict.items(given)), "x": x, "y": y}))
     items = session.judge.items(setting, trace, found, structure, formulas)
+    unasked = session.judge.unasked(structure)
+    items = tuple(item for item in items if item.quantity.name in trace or item.quantity.name not in unasked)
     wanted = items if complete else tuple(item for item in items if item.quantity.name in trace)
     checks = compare(wanted, trace, probe=probe.name, strict_kinks=strict_kinks)
     checks, findings = _settle_reference(session, setting, trace, found, structure, checks, probe.name)

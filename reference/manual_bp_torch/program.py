@@ -160,7 +160,7 @@ class Program:
             wanted = [leaf for leaf in (*leaves.values(), given) if _differentiable(leaf)]
             structure = self._structure(taps, leaves, total)
             found = torch.autograd.grad(total, wanted, torch.ones_like(total), allow_unused=True)
-        grads = {name + GRAD: grad for name, grad in taps.grads.items()}
+        grads = {name + GRAD: grad for name, grad in taps.grads.items() if name != LOSS}
         zeros = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
         grads |= {n + GRAD: zeros[n] if g is None else g for n, g in zip(leaves, found, strict=False)}
         values = {**{name: p.detach() for name, p in state.items()}, **taps.values}

@@ -82,8 +82,11 @@ class ProgramJudge:
                 if first == segment.name and read + GRAD in found.grads | _x_grad(found) and read not in done:
                     out.append(_quantity(read + GRAD, "gradient", segment.name))
                     done.add(read)
-        hidden = (LOSS, *self._handed(structure)) if self.program.upstream_given else ()
-        return tuple(q for q in out if q.name not in hidden)
+        return tuple(out)
+
+    def unasked(self, structure: Structure) -> frozenset[str]:
+        """Quantities that nobody expects to be reported: without a loss, the loss that stands in for one."""
+        return frozenset((LOSS, *self._handed(structure))) if self.program.upstream_given else frozenset()
 
     def steps(self, found: Pass, structure: Structure) -> tuple[StepInfo, ...]:
         """The program's graph as a report shows it."""

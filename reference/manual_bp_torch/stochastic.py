@@ -3,7 +3,7 @@
 The program is run again in float64, several times, and the result of every single operation is multiplied, element by
 element, by 1 + s u with random signs s, u being the unit roundoff of the dtype under judgement (the CESTAC method,
 Vignes 1993). How far the results move is how far rounding moves them, cancellation inside the segment included. A
-reduction over n terms may be off by n roundings rather than by one, so the spread is multiplied by 8 + n, n the
+reduction over n terms may be off by n roundings rather than by one, so the spread is multiplied by 16 + n, n the
 longest reduction that the pass contains.
 
 This estimates; it does not prove. Checks that rest on it say "calibrated".
@@ -159,7 +159,7 @@ def spread(run: Callable[[], dict[str, Tensor]], *, u: float, eta: float) -> dic
         for name, value in moved.items():
             largest[name] = torch.maximum(largest[name], torch.nan_to_num((value - plain[name]).abs()))
     return {
-        name: (8 + longest) * (_smooth(d) + u * plain[name].abs().nan_to_num()) + eta for name, d in largest.items()
+        name: (16 + longest) * (_smooth(d) + u * plain[name].abs().nan_to_num()) + eta for name, d in largest.items()
     }
 
 

@@ -59,7 +59,7 @@ def check_identical(module: nn.Module, params: Mapping[str, Array]) -> None:
     """Both sides hold the same bits, or it is an error."""
     own: Mapping[str, Any] = module.state_dict()
     for name, array in params.items():
-        if not bit_identical(to_numpy(own[name]), np.ascontiguousarray(array)):
+        if not bit_identical(to_numpy(own[name]), array):
             raise ManualBPError(f"weight {name!r} differs between both sides after loading")
 
 
