@@ -158,9 +158,9 @@ def test_the_gradient_of_the_image_meets_the_rotated_kernel() -> None:
 def test_the_shares_of_several_readers_add_up() -> None:
     (step,) = lesson("design-residual", "seed-1", "relu1.grad")
     *shares, total = step.worked
-    assert len(total.terms) == 3
-    assert any(share.label.startswith("share of ") for share in shares)
-    assert "they add up" in step.prose[0]
+    assert [term for (term,) in total.terms] == [share.result for share in shares]
+    assert {share.label for share in shares} == {f"share of {total.label}"}
+    assert len(shares) == 3
 
 
 # ---------------------------------------------------------------------------- one quantity, other networks

@@ -42,7 +42,7 @@ _LOSSES: dict[str, tuple[Form, Form, str]] = {
         Form("(σ(${p}) − t)", r"(\sigma(${p}) - t)"),
         "derived here, the sigmoid's slope cancels; cf. Bishop (2006), section 4.3.2",
     ),
-    "NLLLoss": (Form("−${p}[t]", "-${p}_t"), Form("−[k = t]", "-[k = t]"), "the entry of the right class k = t"),
+    "NLLLoss": (Form("−${p}[t]", "-${p}_t"), Form("(−[k = t])", "(-[k = t])"), "the entry of the right class k = t"),
     "CrossEntropyLoss": (
         Form("−log softmax(${p})[t]", r"-\log \operatorname{softmax}(${p})_t"),
         Form("(softmax(${p})[k] − [k = t])", r"(\operatorname{softmax}(${p})_k - [k = t])"),

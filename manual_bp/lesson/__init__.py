@@ -6,6 +6,7 @@ The numbers are those of one run of the hand-written pass on one probe. A lesson
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 
 from manual_bp.equations import describe
@@ -101,41 +102,26 @@ def _gradient(network: Network, quantity: Quantity, trace: Trace, y: Array) -> _
     if not readers:
         begin = "How much the loss changes if a prediction changes a little: here the way back begins."
         return f"{symbol}: back from the loss", (begin,), _work.loss_gradient(network, trace, y)
+    index = largest(trace[name + GRAD])
     prose: list[str] = []
     worked: list[Worked] = []
-    shares = []
+    shares: list[float] = []
     for reader in readers:
         node = network.node(reader)
         seen = view(network, node, trace)
         prose += [text for text in _prose.of_input(node.layer) if text not in prose]
         for k, read in enumerate(node.inputs):
             if read == name:
-                worked += _work.input_gradient(seen, k)
-                shares.append(seen.dx[k])
+                worked += _work.input_gradient(seen, k, index)
+                shares.append(float(seen.dx[k][index]))
     if len(shares) > 1:
-        index = largest(trace[name + GRAD])
-        terms = [(float(share[index]),) for share in shares]
         note = f"back from {', '.join(readers)}"
+        terms = [(share,) for share in shares]
         total = sum_of_products(at(symbol, index), terms, trace[name + GRAD][index], note=note, zeros=True)
-        prose.insert(
-            0,
-            f"{len(shares)} places read this step, and each sends an error back: they add up. First each share alone.",
-        )
-        worked = [*(_as_share(one) for one in worked), total]
+        prose.insert(0, f"{len(shares)} places read this step, and each sends an error back. First each share alone.")
+        worked = [*(replace(one, label=f"share of {one.label}") for one in worked), total]
     kinds = dict.fromkeys(type(network.node(reader).layer).__name__ for reader in readers)
     return f"{symbol}: back through {', '.join(readers)} ({', '.join(kinds)})", tuple(prose), tuple(worked)
-
-
-def _as_share(one: Worked) -> Worked:
-    """A worked element that is only one reader's share of the gradient."""
-    return Worked(
-        label=f"share of {one.label}",
-        expression=one.expression,
-        result=one.result,
-        terms=one.terms,
-        grids=one.grids,
-        note=one.note,
-    )
 
 
 def _parameter(network: Network, quantity: Quantity, trace: Trace) -> _Parts:

@@ -103,10 +103,9 @@ def value(view: View) -> tuple[Worked, ...]:
     return (sum_of_products(at(view.symbols["y"], index), terms, view.y[index], grids=grids),)
 
 
-def input_gradient(view: View) -> tuple[Worked, ...]:
+def input_gradient(view: View, index: Index) -> tuple[Worked, ...]:
     """What one input element gets back from every output that saw it."""
     taps, w = _Taps(view), view.params["weight"]
-    index = largest(view.dx[0])
     n, channel, element = index[0], index[1], index[2:]
     group, c = divmod(channel, taps.in_of_group)
     filters = range(group * taps.out_of_group, (group + 1) * taps.out_of_group)
@@ -123,9 +122,7 @@ def input_gradient(view: View) -> tuple[Worked, ...]:
             grid(f"{view.symbols['dy']} around it{of}", as_plane(_around(taps, view.dy[n, o], element))),
             grid(f"the kernel rotated by 180°{of}", as_plane(np.flip(w[o, c]))),
         )
-    note = (
-        "the element was seen through every tap of the kernel by another output; read backwards, the kernel is rotated"
-    )
+    note = "each of these outputs saw the element through another tap: read along the outputs, the kernel is rotated"
     return (sum_of_products(at(view.symbols["dx0"], index), terms, view.dx[0][index], grids=grids, note=note),)
 
 

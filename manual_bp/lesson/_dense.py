@@ -8,7 +8,7 @@ import numpy as np
 
 from manual_bp.nn import Array
 
-from ._number import as_plane, at, factor, grid, largest, num, sum_of_products
+from ._number import Index, as_plane, at, factor, grid, largest, num, sum_of_products
 from ._plain import Worked
 from ._view import View
 
@@ -27,9 +27,8 @@ def linear_value(view: View) -> tuple[Worked, ...]:
     return (sum_of_products(at(view.symbols["y"], index), terms, view.y[index]),)
 
 
-def linear_input(view: View) -> tuple[Worked, ...]:
+def linear_input(view: View, index: Index) -> tuple[Worked, ...]:
     """One input: what all outputs that it entered send back."""
-    index = largest(view.dx[0])
     delta, w = view.dy[index[:-1]], view.params["weight"][:, index[-1]]
     terms = [(float(a), float(b)) for a, b in zip(delta, w, strict=True)]
     return (sum_of_products(at(view.symbols["dx0"], index), terms, view.dx[0][index]),)
@@ -67,9 +66,8 @@ def flatten_value(view: View) -> tuple[Worked, ...]:
     )
 
 
-def flatten_input(view: View) -> tuple[Worked, ...]:
+def flatten_input(view: View, index: Index) -> tuple[Worked, ...]:
     """One element's error, back in its place."""
-    index = largest(view.dx[0])
     source = tuple(int(i) for i in np.unravel_index(int(np.ravel_multi_index(index, view.dx[0].shape)), view.dy.shape))
     plane = view.dx[0][index[:-2]] if len(index) >= 2 else view.dx[0]
     grids = (grid(f"{view.symbols['dx0']}, back in its shape", as_plane(plane), around=(index[-2], index[-1])),)
@@ -87,16 +85,16 @@ def add_value(view: View) -> tuple[Worked, ...]:
     return (sum_of_products(at(view.symbols["y"], index), terms, view.y[index]),)
 
 
-def passed_on(view: View, k: int) -> tuple[Worked, ...]:
+def passed_on(view: View, k: int, index: Index) -> tuple[Worked, ...]:
     """One element of an error that goes on as it is."""
-    index = largest(view.dx[k])
     result = float(view.dx[k][index])
     return (Worked(label=at(view.symbols[f"dx{k}"], index), expression=num(result), result=result),)
 
 
 def softmax_value(view: View) -> tuple[Worked, ...]:
     """One probability, or its logarithm."""
-    index, row, here = _row(view, view.y)
+    index = largest(view.y)
+    row, here = _row(view, index)
     x = view.x[0][row]
     shift = float(x.max())
     total = " + ".join(f"exp({num(v - shift)})" for v in x)
@@ -112,9 +110,9 @@ def softmax_value(view: View) -> tuple[Worked, ...]:
     )
 
 
-def softmax_input(view: View) -> tuple[Worked, ...]:
+def softmax_input(view: View, index: Index) -> tuple[Worked, ...]:
     """One logit's share."""
-    index, row, here = _row(view, view.dx[0])
+    row, here = _row(view, index)
     y, dy = view.y[row], view.dy[row]
     if type(view.layer).__name__ == "LogSoftmax":
         expression = f"{factor(dy[here])} - exp({num(y[here])}) · {factor(dy.sum())}"
@@ -127,9 +125,7 @@ def softmax_input(view: View) -> tuple[Worked, ...]:
     )
 
 
-def _row(view: View, array: Array) -> tuple[tuple[int, ...], tuple[int | slice, ...], int]:
-    """Index of the largest element, the row along the layer's axis that it stands in, and its place there."""
-    index = largest(array)
-    axis = view.options.dim % array.ndim
-    row = tuple(slice(None) if k == axis else i for k, i in enumerate(index))
-    return index, row, index[axis]
+def _row(view: View, index: Index) -> tuple[tuple[int | slice, ...], int]:
+    """The row along the layer's axis that an element stands in, and its place there."""
+    axis = view.options.dim % len(index)
+    return tuple(slice(None) if k == axis else i for k, i in enumerate(index)), index[axis]

@@ -69,9 +69,8 @@ def value(view: View) -> tuple[Worked, ...]:
     return (Worked(label=at(view.symbols["y"], index), expression=expression, result=result, note=note),)
 
 
-def input_gradient(view: View) -> tuple[Worked, ...]:
+def input_gradient(view: View, index: Index) -> tuple[Worked, ...]:
     """One element that lets the error through, and for a ReLU one that stops it."""
-    index = largest(view.dx[0])
     shown = [_one(view, index, _planes(view, index))]
     if type(view.layer).__name__ in ("ReLU", "LeakyReLU"):
         stopped = np.where(view.x[0] <= 0, np.abs(view.dy), -1.0)
@@ -145,10 +144,9 @@ def norm_value(view: View) -> tuple[Worked, ...]:
     return (Worked(label=at(view.symbols["y"], index), expression=expression, result=float(view.y[index]), note=note),)
 
 
-def norm_gradient(view: View) -> tuple[Worked, ...]:
+def norm_gradient(view: View, index: Index) -> tuple[Worked, ...]:
     """One element: directly, through the mean, and through the variance."""
     x_hat, _, scale, over = normalised(view)
-    index = largest(view.dx[0])
     g = view.dy * _affine(view, "weight", 1.0)
     result = float(view.dx[0][index])
     if not over:

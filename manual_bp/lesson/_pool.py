@@ -81,10 +81,13 @@ def max_value(view: View) -> tuple[Worked, ...]:
     )
 
 
-def max_gradient(view: View) -> tuple[Worked, ...]:
-    """The window with the largest error, and, if its winner stands alone, one of the same plane where several tie."""
-    n, c, *position = largest(view.dy)
-    shown = [tuple(position)]
+def max_gradient(view: View, index: Index) -> tuple[Worked, ...]:
+    """A window of the element, and, if its winner stands alone, one of the same plane where several tie."""
+    n, c, element = index[0], index[1], index[2:]
+    of_it = [p for p, covered in _windows(view) if element in covered]
+    if not of_it:
+        return (Worked(label=at(view.symbols["dx0"], index), expression="0", result=0.0, note="no window covers it"),)
+    shown = [max(of_it, key=lambda p: abs(float(view.dy[(n, c, *p)])))]
     if not _ties(view, n, c, _window_at(view, shown[0])):
         tied = (p for p, covered in _windows(view) if view.dy[(n, c, *p)] != 0 and _ties(view, n, c, covered))
         shown += [where] if (where := next(tied, None)) is not None else []
@@ -148,9 +151,8 @@ def mean_value(view: View) -> tuple[Worked, ...]:
     return (sum_of_products(at(view.symbols["y"], index), terms, view.y[index], grids=grids),)
 
 
-def mean_gradient(view: View) -> tuple[Worked, ...]:
+def mean_gradient(view: View, index: Index) -> tuple[Worked, ...]:
     """One element's shares of the errors of all windows that cover it."""
-    index = largest(view.dx[0])
     n, c, element = index[0], index[1], index[2:]
     divisors = _divisors(view)
     covering = [(position, elements) for position, elements in _windows(view) if element in elements]

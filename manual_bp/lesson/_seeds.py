@@ -101,8 +101,8 @@ def _kernel_gradient(trace: Trace) -> tuple[str, ...]:
     return (
         (
             "Every weight was used in all 16 patches, so its gradient is the sum over the patches of delta times the "
-            f"pixel under it: {_list(trace['x1.weight.grad'], '.6g')} for w[0,0], w[0,1], w[1,0], w[1,1]. Of "
-            f"the {delta.size} deltas {np.count_nonzero(delta)} are not 0, those of the winners: behind the convolution "
+            f"pixel under it: {_list(trace['x1.weight.grad'], '.6g')} for w[0,0], w[0,1], w[1,0], w[1,1]. Of the "
+            f"{delta.size} deltas {np.count_nonzero(delta)} are not 0, those of the winners: behind the convolution "
             "stands a max pooling, and one element of each of its windows gets the error."
         ),
         (

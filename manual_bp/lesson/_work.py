@@ -7,7 +7,7 @@ from manual_bp.nn import Array
 from . import _conv, _dense, _pointwise, _pool
 from ._loss import gradient as loss_gradient
 from ._loss import value as loss_value
-from ._number import as_plane, at, grid, largest, num
+from ._number import Index, as_plane, at, grid, largest, num
 from ._plain import Grid, Worked
 from ._view import View
 
@@ -40,7 +40,7 @@ def value(view: View) -> tuple[Worked, ...]:
     return _pointwise.value(view) if _pointwise.knows(view) else _plain(view.symbols["y"], view.y)
 
 
-def input_gradient(view: View, k: int) -> tuple[Worked, ...]:
+def input_gradient(view: View, k: int, index: Index) -> tuple[Worked, ...]:
     """One element of what the step sends back to its input k."""
     works = {
         "Conv": _conv.input_gradient,
@@ -54,10 +54,14 @@ def input_gradient(view: View, k: int) -> tuple[Worked, ...]:
         "LayerNorm": _pointwise.norm_gradient,
     }
     if _kind(view) in works:
-        return works[_kind(view)](view)
+        return works[_kind(view)](view, index)
     if _kind(view) == "Add":
-        return _dense.passed_on(view, k)
-    return _pointwise.input_gradient(view) if _pointwise.knows(view) else _plain(view.symbols[f"dx{k}"], view.dx[k])
+        return _dense.passed_on(view, k, index)
+    return (
+        _pointwise.input_gradient(view, index)
+        if _pointwise.knows(view)
+        else _plain(view.symbols[f"dx{k}"], view.dx[k], index)
+    )
 
 
 def parameter_gradient(view: View, name: str) -> tuple[Worked, ...]:
@@ -87,6 +91,6 @@ def given(symbol: str, array: Array) -> tuple[Worked, ...]:
     return (Worked(label=at(symbol, index), expression=num(array[index]), result=float(array[index]), grids=grids),)
 
 
-def _plain(symbol: str, array: Array) -> tuple[Worked, ...]:
-    index = largest(array)
+def _plain(symbol: str, array: Array, index: Index | None = None) -> tuple[Worked, ...]:
+    index = largest(array) if index is None else index
     return (Worked(label=at(symbol, index), expression=num(array[index]), result=float(array[index])),)
