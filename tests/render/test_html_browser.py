@@ -6,7 +6,7 @@ The browser is the one that MANUAL_BP_CHROMIUM names, else an installed Chromium
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,30 +45,41 @@ def planted() -> Report:
 REPORTS = {**EXAMPLES, "planted": planted}
 
 
+Contexts = Callable[..., sync_api.BrowserContext]
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
+def contexts() -> Iterator[Contexts]:
+    """One browser for all tests, and in it one context for each set of options."""
+    made: dict[str, sync_api.BrowserContext] = {}
+
+    def context(**options) -> sync_api.BrowserContext:
+        if repr(options) not in made:
+            made[repr(options)] = running.new_context(**options)
+            made[repr(options)].set_default_timeout(60_000)  # a shared machine can be slow
+        return made[repr(options)]
+
     with sync_api.sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=BROWSER, args=QUIET)
-        yield running
+        yield context
         running.close()
 
 
 class Visitor:
     """Opens pages and keeps what they complain about and what they ask for."""
 
-    def __init__(self, browser: sync_api.Browser, folder: Path) -> None:
-        self.browser, self.folder = browser, folder
+    def __init__(self, contexts: Contexts, folder: Path) -> None:
+        self.contexts, self.folder = contexts, folder
         self.complaints: list[str] = []
         self.requests: list[str] = []
-        self.contexts: list[sync_api.BrowserContext] = []
+        self.pages: list[sync_api.Page] = []
 
     def open(self, name: str, *, width: int = 1280, height: int = 800, **options) -> sync_api.Page:
         path = self.folder / f"{re.sub(r'[^a-z]', '-', name)}.html"
         path.write_text(html.render(REPORTS[name]()), encoding="utf-8")
-        context = self.browser.new_context(viewport={"width": width, "height": height}, **options)
-        context.set_default_timeout(10_000)
-        self.contexts.append(context)
-        page = context.new_page()
+        page = self.contexts(**options).new_page()
+        self.pages.append(page)
+        page.set_viewport_size({"width": width, "height": height})
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
@@ -78,11 +89,11 @@ class Visitor:
 
 
 @pytest.fixture
-def visit(browser, tmp_path) -> Iterator[Visitor]:
-    visitor = Visitor(browser, tmp_path)
+def visit(contexts, tmp_path) -> Iterator[Visitor]:
+    visitor = Visitor(contexts, tmp_path)
     yield visitor
-    for context in visitor.contexts:
-        context.close()
+    for page in visitor.pages:
+        page.close()
 
 
 def shown(page: sync_api.Page) -> list[str]:
@@ -321,7 +332,7 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["forgotten mask", "tie", "untidy"])
+@pytest.mark.parametrize("name", ["forgotten mask", "tie"])
 def test_every_text_stands_out_from_its_ground(visit, name, scheme):
     page = visit.open(name, color_scheme=scheme)
     page.locator(".opener").first.click()
