@@ -13,14 +13,13 @@ from manual_bp.trace import Array
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One probe: parameters and buffers, input, target (or upstream gradient); ``reweighted`` if its weights are new."""
+    """One probe: parameters and buffers, input, target (or upstream gradient)."""
 
     name: str
     description: str
     params: Mapping[str, Array]
     x: Any
     y: Any
-    reweighted: bool = False
 
 
 def variants(
@@ -47,7 +46,6 @@ def variants(
                     params=new,
                     x=draw(rng, x),
                     y=_target(rng, y, upstream, draw),
-                    reweighted=bool(trained),
                 )
             )
     else:
@@ -56,12 +54,7 @@ def variants(
             new = {n: _weights(rng, a, _normal) if n in trained else a for n, a in params.items()}
             made.append(
                 Variant(
-                    name=f"seed-{i}",
-                    description="other weights",
-                    params=new,
-                    x=x,
-                    y=_target(rng, y, upstream, _normal),
-                    reweighted=True,
+                    name=f"seed-{i}", description="other weights", params=new, x=x, y=_target(rng, y, upstream, _normal)
                 )
             )
     return made

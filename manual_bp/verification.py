@@ -94,6 +94,9 @@ def verify(
     for done, probe in enumerate(chosen):
         if progress:
             progress(probe.name, done, len(chosen))
+        if done and not session.params_used:
+            # it never looked at the weights it was given, so it has its own: others would only make it look wrong
+            probe = replace(probe, params=session.params)
         try:
             found, said = _judge(session, probe, run, complete, strict_kinks, formulas)
         except KeyboardInterrupt:
@@ -104,9 +107,6 @@ def verify(
         checks += found
         findings += said
         infos.append(ProbeInfo(name=probe.name, description=probe.description, batch=_batch(probe.x), seed=seed))
-        if done == 0 and not session.params_used:
-            # it brings its own weights: other ones would only make it look wrong
-            chosen = [p for p in chosen if not p.reweighted]
     return make_report(
         network=title or session.name,
         title=title,
