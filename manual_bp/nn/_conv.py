@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from . import _window_pad
 from ._check import check_choice, check_input, check_match, ieee, parameter
-from ._formulation import plan_convolution
+from ._formulation import ConvPlan, plan_convolution
 from ._formulation_conv import backward, forward
 from ._layer import Array, Cache, Gradients, Layer, NNError, Params
 from ._window import IntOrTuple, Shape, Window, batched, integers
@@ -26,6 +26,7 @@ from ._window import IntOrTuple, Shape, Window, batched, integers
 class _ConvCache:
     """What the backward pass needs, and nothing computed."""
 
+    plan: ConvPlan
     x: Array  # as it was given, batched or not
     padded: Array  # (N, C, *L), padded unless by zeros
     weight: Array  # (O, C/G, *K)
@@ -143,44 +144,56 @@ class _ConvNd(Layer):
         check_input(self, x)
         weight = parameter(self, params, "weight", self.weight_shape, x.dtype)
         bias = parameter(self, params, "bias", (self.out_channels,), x.dtype) if self.bias else None
-        padded, window = self._padded(batched(type(self).__name__, x, self.axes))  # (N, C, *L)
+        padded = batched(type(self).__name__, x, self.axes)  # (N, C, *L)
+        plan = self._plan(padded)
+        if self.padding_mode != "zeros":
+            padded = _window_pad.pad(padded, self.window, self.padding_mode)
 
-        plan = plan_convolution(window, self.groups, padded.shape, self.out_channels, x.itemsize)
-        y = forward(padded, weight, bias, plan)
+        y = forward(padded, weight, bias, plan)  # (N, O, *P)
         if x.ndim == self.axes + 1:
             y = y[0]
-        return y, _ConvCache(x, padded, weight, y.shape)
+        return y, _ConvCache(plan, x, padded, weight, y.shape)
 
     @ieee
     def backward(self, cache: Cache, upstream: Array, /) -> Gradients:
-        x, padded, weight = cache.x, cache.padded, cache.weight
+        x, padded, plan = cache.x, cache.padded, cache.plan
         check_match(self, "upstream", upstream, cache.outputs, x.dtype)
-        delta = upstream.reshape(len(padded), *cache.outputs[-self.axes - 1 :])  # (N, O, *P)
+        delta = upstream if upstream.ndim == padded.ndim else upstream[None]  # (N, O, *P)
 
-        plan = plan_convolution(self._inner, self.groups, padded.shape, self.out_channels, x.itemsize)
-        dx, dw, db = backward(padded, weight, delta, plan)
+        dx, dw, db = backward(padded, cache.weight, delta, plan)
         if self.padding_mode != "zeros":
             dx = _window_pad.unpad(dx, self.window, x.shape[-self.axes :], self.padding_mode)
         return Gradients((dx.reshape(x.shape),), {"weight": dw, "bias": db} if self.bias else {"weight": dw})
 
     @cached_property
-    def _inner(self) -> Window:
-        """The windows on what is convolved: zero padding is part of the convolution, other modes come before it."""
-        none = (0,) * self.axes
-        return self.window if self.padding_mode == "zeros" else replace(self.window, before=none, after=none)
+    def _known(self) -> dict[tuple[Shape, int], ConvPlan]:
+        """The plans for the inputs met so far: a memo of what follows from the fields alone."""
+        return {}
 
-    def _padded(self, x: Array) -> tuple[Array, Window]:
-        """The batched input, padded unless by zeros, and the windows on it."""
-        name, lengths = type(self).__name__, x.shape[2:]
-        if x.shape[1] != self.in_channels:
-            raise NNError(f"{name}: the input has {x.shape[1]} channels; it takes in_channels={self.in_channels}")
-        if min(self.window.outputs(lengths)) < 1:
-            reach = tuple(b + n + a for n, b, a in zip(lengths, self.window.before, self.window.after, strict=True))
-            raise NNError(f"{name}: the input, padded to {reach}, is smaller than the window, {self.window.span}")
-        if self.padding_mode != "zeros":
-            _window_pad.check(name, self.window, lengths, self.padding_mode)
-            x = _window_pad.pad(x, self.window, self.padding_mode)
-        return x, self._inner
+    def _plan(self, x: Array) -> ConvPlan:
+        """How to convolve an input (N, C, *L); raises NNError if its size does not fit."""
+        key = x.shape, x.itemsize
+        if key not in self._known:
+            self._check_size(x.shape[1], x.shape[2:])
+            window, lengths = self.window, x.shape[2:]
+            if (
+                self.padding_mode != "zeros"
+            ):  # only zero padding is part of the convolution, the other modes come before it
+                none = (0,) * self.axes
+                sizes = zip(window.before, lengths, window.after, strict=True)
+                window, lengths = replace(window, before=none, after=none), tuple(map(sum, sizes))
+            shape = (*x.shape[:2], *lengths)
+            self._known[key] = plan_convolution(window, self.groups, shape, self.out_channels, x.itemsize)
+        return self._known[key]
+
+    def _check_size(self, channels: int, lengths: Shape) -> None:
+        name, w = type(self).__name__, self.window
+        if channels != self.in_channels:
+            raise NNError(f"{name}: the input has {channels} channels; it takes in_channels={self.in_channels}")
+        if min(w.outputs(lengths)) < 1:
+            padded = tuple(map(sum, zip(w.before, lengths, w.after, strict=True)))
+            raise NNError(f"{name}: the input, padded to {padded}, is smaller than the window, {w.span}")
+        _window_pad.check(name, w, lengths, self.padding_mode)
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,22 @@
-"""The one place that decides how a layer is computed, by its shape.
+"""The one place that decides how convolution and pooling are computed, by their shape.
 
 A convolution is a matrix product once the elements that each window covers stand in a column
 (im2col). What differs is how much of the columns exists at a time, and in which order:
 
-- *batch last*: all samples at once, as a slab (C, *L, N) whose innermost axis is the batch. For
-  small images: a column block's rows are runs of N or more elements, and one product serves
-  the whole batch.
-- *image by image*: a slab (C, *L, 1) for each sample, (N, C, *L) as it is. For larger images: nothing is transposed,
-  products write straight into the output, and threads share the samples.
+- *batch last*: all samples at once, as a slab (C, *L, N) whose innermost axis is the batch. For images with little
+  work in each: the columns are copied in runs of N or more elements, and one product serves the whole batch.
+- *image by image*: a slab (C, *L, 1) for each sample, (N, C, *L) as it is. For images with much work in each: nothing
+  is transposed, products write straight into the output, and threads share the samples.
 
 and how the input's gradient comes about:
 
-- *gather*: columns of the upstream gradient serve ∂L/∂x (a convolution with the turned kernel) and
-  ∂L/∂w at once. Stride 1 only; its columns are as many as the *output* channels.
+- *gather*: columns of the upstream gradient serve ∂L/∂x (a convolution with the turned kernel) and ∂L/∂w at once.
+  Stride 1 only; its columns are as many as the *output* channels.
 - *scatter*: columns of the input serve ∂L/∂w; ∂L/∂x adds up Wᵀδ tap by tap. Any stride; its columns are as many as
   the *input* channels.
+
+Pooling goes tap by tap over all windows, large inputs in pieces that stay in cache; for little inputs it looks up the
+positions of all taps at once.
 
 Columns are made block by block, in one buffer that stays in cache, never for a whole large layer.
 """
@@ -24,34 +26,52 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from ._formulation_columns import Columns
 from ._formulation_threads import threads
 from ._window import Shape, Window
 
-#: bytes of columns that are made at a time
-BLOCK = 1 << 20
-#: a batch of images with at most so many positions is computed batch last
-SMALL_IMAGE = 256
+#: a batch of images of at most so many multiplications, or so many windows, each is computed batch last
+SMALL_IMAGE = 1_000_000
+FEW_WINDOWS = 128
+#: bytes that one row of a slab's windows may take as columns; a batch for which it is more is computed in parts
+ROW = 1 << 22
 #: multiplications for which a second thread pays
 SHARED = 10_000_000
-#: how much more columns of the upstream gradient than of the input may there be before scattering is faster
+#: how much more columns of the upstream gradient than of the input there may be before scattering is faster
 SCATTER = 3
+#: elements of all windows up to which pooling looks up positions
+LITTLE_POOL = 4096
+#: bytes of the input that pooling works on at a time, and from which on a second thread pays
+PIECE = 1 << 19
+SHARED_POOL = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
 class ConvPlan:
     """How one convolution of one shape is computed."""
 
-    window: Window
-    turned: Window | None  # windows of the upstream gradient that gather ∂L/∂x; None: scatter it
     groups: int
     channels: int  # C
     out_channels: int  # O
     lengths: Shape  # *L
     outputs: Shape  # *P
     batch_last: bool  # else image by image
-    rows: int  # rows of windows in a block of columns
-    turned_rows: int  # the same for ``turned``
-    threads: int
+    part: int  # samples to compute at a time
+    columns: Columns  # of the input
+    turned: Columns | None  # of the upstream gradient, to gather ∂L/∂x; None: scatter it
+    at_once: bool  # all columns fit into a block
+    big: bool  # worth sharing between threads
+
+    @property
+    def threads(self) -> int:
+        return threads() if self.big else 1
+
+    def for_part(self, batch: int) -> ConvPlan:
+        """The plan for so many of the samples."""
+        c = self.columns
+        return plan_convolution(
+            c.window, self.groups, (batch, self.channels, *self.lengths), self.out_channels, c.itemsize
+        )
 
 
 def plan_convolution(window: Window, groups: int, x_shape: Shape, out_channels: int, itemsize: int) -> ConvPlan:
@@ -59,25 +79,28 @@ def plan_convolution(window: Window, groups: int, x_shape: Shape, out_channels: 
     batch, channels, *rest = x_shape
     lengths = tuple(rest)
     outputs = window.outputs(lengths)
-    positions, taps = math.prod(outputs), math.prod(window.kernel)
-    batch_last = batch <= 1 or max(positions, math.prod(lengths)) <= SMALL_IMAGE
+    work = out_channels * (channels // groups) * math.prod(window.kernel) * math.prod(outputs)  # of an image
+    batch_last = batch <= 1 or work <= SMALL_IMAGE or math.prod(outputs) <= FEW_WINDOWS
     samples = batch if batch_last else 1
 
     turned = _turned(window)
-    if turned and out_channels * math.prod(lengths) > SCATTER * channels * positions:
+    if out_channels * math.prod(lengths) > SCATTER * channels * math.prod(outputs):
         turned = None
+    row = channels * math.prod(window.kernel) * math.prod(outputs[1:]) * itemsize  # bytes of an image's row of columns
+    columns = Columns(window, groups, channels, lengths, samples, itemsize)
+    turned_columns = turned and Columns(turned, groups, out_channels, outputs, samples, itemsize)
     return ConvPlan(
-        window=window,
-        turned=turned,
         groups=groups,
         channels=channels,
         out_channels=out_channels,
         lengths=lengths,
         outputs=outputs,
         batch_last=batch_last,
-        rows=_rows(channels * taps * samples * itemsize, outputs),
-        turned_rows=_rows(out_channels * taps * samples * itemsize, lengths),
-        threads=threads() if batch * out_channels * (channels // groups) * taps * positions >= SHARED else 1,
+        part=max(1, ROW // row) if batch_last else batch,
+        columns=columns,
+        turned=turned_columns,
+        at_once=batch_last and all(c.rows >= c.outputs[0] for c in (columns, turned_columns) if c),
+        big=batch * work >= SHARED,
     )
 
 
@@ -91,10 +114,3 @@ def _turned(window: Window) -> Window | None:
     if any(s != 1 for s in window.stride) or min(before) < 0 or min(after) < 0:
         return None
     return replace(window, before=before, after=after)
-
-
-def _rows(bytes_of_a_window: int, windows: Shape) -> int:
-    """Rows of windows (places on the first axis) whose columns fill a block."""
-    row = bytes_of_a_window * math.prod(windows[1:])
-    blocks = max(1, round(row * windows[0] / BLOCK))
-    return -(-windows[0] // blocks)

@@ -23,7 +23,8 @@ class _MaxCache:
 
     taps: Taps
     x: Array  # (N, C, *L)
-    y: Array  # (N, C, *P), a copy: the caller may do with the output what it likes
+    y: Array  # (N, C, *P), a copy unless there are winners: the caller may do with the output what it likes
+    winners: Array | None  # where the little input's maxima lie
     inputs: Shape  # shape of x as it was given
     outputs: Shape  # shape of y as it was returned
 
@@ -137,15 +138,17 @@ class _MaxPoolNd(_PoolNd):
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
         (given,) = inputs
         x, taps = self._windows_on(given)  # (N, C, *L)
-        y = max_pool(x, taps)  # (N, C, *P)
+        y, winners = max_pool(x, taps)  # (N, C, *P)
         output = y.reshape(*given.shape[: -self.axes], *taps.outputs)
-        return output, _MaxCache(taps, x, y.copy(order="K"), given.shape, output.shape)
+        if winners is None:
+            y = y.copy(order="K")
+        return output, _MaxCache(taps, x, y, winners, given.shape, output.shape)
 
     @ieee
     def backward(self, cache: Cache, upstream: Array, /) -> Gradients:
         x, y = cache.x, cache.y
         check_match(self, "upstream", upstream, cache.outputs, x.dtype)
-        dx = max_pool_backward(x, y, upstream.reshape(y.shape), cache.taps)  # (N, C, *L)
+        dx = max_pool_backward(x, y, cache.winners, upstream.reshape(y.shape), cache.taps)  # (N, C, *L)
         return Gradients((dx.reshape(cache.inputs),))
 
 
@@ -191,7 +194,11 @@ class _AvgPoolNd(_PoolNd):
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
         (given,) = inputs
         x, taps = self._windows_on(given)  # (N, C, *L)
-        divisor = divisors(taps, self.count_include_pad, getattr(self, "divisor_override", None))
+        divisor = divisors(
+            taps,
+            count_include_pad=self.count_include_pad,
+            divisor_override=getattr(self, "divisor_override", None),
+        )
         y = avg_pool(x, taps, divisor).reshape(*given.shape[: -self.axes], *taps.outputs)  # (N, C, *P)
         return y, _AvgCache(taps, divisor, x, given.shape, y.shape)
 

@@ -1,24 +1,73 @@
-"""Max and average pooling of all windows at once, tap by tap: forward and backward side by side.
+"""Max and average pooling of all windows at once: forward and backward side by side.
 
-`textbook` holds the formulas themselves.
+Large inputs are worked on in pieces that stay in cache, shared between threads. `textbook` holds the
+formulas as they stand in a book.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
-from . import textbook
+from ._formulation import LITTLE_POOL, PIECE, SHARED_POOL
+from ._formulation_threads import shard, threads
 from ._layer import Array
 from ._pool_windows import Taps
+from ._window import Shape
 
 #: the integer as wide as a number: a mask of its bits selects without arithmetic, right for inf and NaN too
 _BITS = {2: np.int16, 4: np.int32, 8: np.int64}
 
 
-def max_pool(x: Array, taps: Taps) -> Array:
-    """Output y (N, C, *P) of x (N, C, *L): the maximum along one axis after the other."""
+def max_pool(x: Array, taps: Taps) -> tuple[Array, Array | None]:
+    """Output y (N, C, *P) of x (N, C, *L), and for little inputs where in the padded x each came from."""
+    if math.prod(x.shape[:2]) * taps.positions.size <= LITTLE_POOL:
+        padded = np.ascontiguousarray(taps.pad(x, -math.inf))
+        winners = _winners(padded, taps)
+        return padded.reshape(-1).take(winners).reshape(*x.shape[:2], *taps.outputs), winners
+    return _in_pieces(lambda piece: _maximum(piece, taps), taps.outputs, x), None
+
+
+def max_pool_backward(x: Array, y: Array, winners: Array | None, upstream: Array, taps: Taps) -> Array:
+    """∂L/∂x from upstream = ∂L/∂y: each window's winner takes the whole gradient."""
+    if winners is not None:
+        return _scatter(x, winners, upstream, taps)
+    return _in_pieces(lambda *piece: _maximum_backward(*piece, taps), taps.lengths, x, y, _like(y, upstream))
+
+
+def _winners(padded: Array, taps: Taps) -> Array:
+    """Where among all padded elements each window's winner lies, (N C, P): its last NaN, else its first maximum."""
+    elements = padded.reshape(-1, math.prod(taps.reach))  # (N C, L̄)
+    windows = elements.take(taps.positions, axis=1)  # (N C, P, K)
+    tap = windows.argmax(axis=-1)  # the first NaN, else the first maximum, be it padding
+    channel = np.arange(len(elements))[:, None] * elements.shape[1]
+    winners: Array = channel + taps.positions[:, 0] + taps.offsets.take(tap)
+
+    y = padded.reshape(-1).take(winners)
+    if np.count_nonzero(y != y) or (taps.padded and np.isneginf(y).any()):
+        nan = np.isnan(windows)
+        last_nan = windows.shape[-1] - 1 - nan[..., ::-1].argmax(axis=-1)
+        first_maximum = ((windows == y[..., None]) & taps.real).argmax(axis=-1)
+        tap = np.where(nan.any(axis=-1), last_nan, first_maximum)
+        winners = channel + taps.positions[:, 0] + taps.offsets.take(tap)
+    return winners
+
+
+def _scatter(x: Array, winners: Array, upstream: Array, taps: Taps) -> Array:
+    """∂L/∂x (like x) from where the winners are."""
+    dx = np.zeros((*x.shape[:2], *taps.reach), x.dtype)
+    flat, gradient = dx.reshape(-1), upstream.reshape(winners.shape)
+    if taps.disjoint:
+        flat[winners] = gradient
+    else:
+        np.add.at(flat, winners, gradient)
+    return taps.unpad(dx)
+
+
+def _maximum(x: Array, taps: Taps) -> Array:
+    """The maximum along one axis after the other."""
     y = taps.pad(x, -math.inf)
     for along in taps.by_axis:
         first, *others = (y[tap] for tap in along)
@@ -28,22 +77,21 @@ def max_pool(x: Array, taps: Taps) -> Array:
     return y if max(taps.window.kernel) > 1 else y.copy(order="K")  # never a view of the input
 
 
-def max_pool_backward(x: Array, y: Array, upstream: Array, taps: Taps) -> Array:
-    """∂L/∂x from upstream = ∂L/∂y: at each tap, what equals the maximum and comes first takes the gradient."""
+def _maximum_backward(x: Array, y: Array, upstream: Array, taps: Taps) -> Array:
+    """At each tap, what equals the maximum and comes first takes the gradient."""
     padded = taps.pad(x, -math.inf)
     dx = taps.blank(x)
-    taken: Array | None = None
-    for tap in taps.all:
+    first_tap, *other_taps = taps.all
+    taken = np.equal(padded[first_tap], y)
+    _give(dx[first_tap], upstream, taken, add=False)
+    for tap in other_taps:
         wins = np.equal(padded[tap], y)
-        if taken is None:
-            taken = wins.copy()
-        else:
-            np.greater(wins, taken, out=wins)  # equal to the maximum, and nothing before it was
-            taken |= wins
+        np.greater(wins, taken, out=wins)  # equal to the maximum, and nothing before it was
+        taken |= wins
         _give(dx[tap], upstream, wins, add=not taps.disjoint)
-    if not (taken is None or taken.all()) or (taps.padded and np.isneginf(y).any()):
-        # A NaN equals nothing, and where -inf is the maximum the padding would win: window by window.
-        return textbook.max_pool_backward(x, upstream, taps.window)
+    if not taken.all() or (taps.padded and np.isneginf(y).any()):
+        # a NaN equals nothing, and where the maximum is -inf the padding would win
+        return _scatter(x, _winners(np.ascontiguousarray(padded), taps), upstream, taps)
     return taps.unpad(dx)
 
 
@@ -52,19 +100,16 @@ def _give(dx: Array, upstream: Array, wins: Array, *, add: bool) -> None:
     bits = _BITS.get(dx.itemsize)
     if bits is None:  # longdouble
         share = np.where(wins, upstream, dx.dtype.type(0))
-        if add:
-            dx += share
-        else:
-            dx[...] = share
-        return
-    mask = np.negative(wins.view(np.int8)).astype(bits)  # all ones where wins
-    if add:
-        dx += np.bitwise_and(upstream.view(bits), mask).view(dx.dtype)
     else:
-        np.bitwise_and(upstream.view(bits), mask, out=dx.view(bits))
+        mask = np.negative(wins.view(np.int8)).astype(bits)  # all ones where wins
+        if not add:
+            np.bitwise_and(upstream.view(bits), mask, out=dx.view(bits))
+            return
+        share = np.bitwise_and(upstream.view(bits), mask).view(dx.dtype)
+    np.add(dx, share, out=dx) if add else np.copyto(dx, share)
 
 
-def divisors(taps: Taps, count_include_pad: bool, divisor_override: int | None) -> int | Array:
+def divisors(taps: Taps, *, count_include_pad: bool, divisor_override: int | None) -> int | Array:
     """D(p) for all windows: one number, or an integer array (*P).
 
     It is the product over the axes of how many elements the window counts there: torch takes the declared
@@ -81,7 +126,20 @@ def divisors(taps: Taps, count_include_pad: bool, divisor_override: int | None) 
 
 
 def avg_pool(x: Array, taps: Taps, divisor: int | Array) -> Array:
-    """Output y (N, C, *P) of x (N, C, *L): sums along one axis after the other, then the division."""
+    """Output y (N, C, *P) of x (N, C, *L)."""
+    return _in_pieces(lambda piece: _mean(piece, taps, divisor), taps.outputs, x)
+
+
+def avg_pool_backward(x: Array, upstream: Array, taps: Taps, divisor: int | Array) -> Array:
+    """∂L/∂x (like x) from upstream = ∂L/∂y: every element of a window gets the same share."""
+    like_y = np.empty_like(x, shape=upstream.shape)
+    return _in_pieces(
+        lambda piece, delta: _mean_backward(piece, delta, taps, divisor), taps.lengths, x, _like(like_y, upstream)
+    )
+
+
+def _mean(x: Array, taps: Taps, divisor: int | Array) -> Array:
+    """Sums along one axis after the other, then the division."""
     y = taps.pad(x, 0)
     for along in taps.by_axis:
         first, *others = (y[tap] for tap in along)
@@ -91,19 +149,44 @@ def avg_pool(x: Array, taps: Taps, divisor: int | Array) -> Array:
     return y / np.asarray(divisor, x.dtype)
 
 
-def avg_pool_backward(x: Array, upstream: Array, taps: Taps, divisor: int | Array) -> Array:
-    """∂L/∂x (like x) from upstream = ∂L/∂y: every element of a window gets the same share."""
+def _mean_backward(x: Array, upstream: Array, taps: Taps, divisor: int | Array) -> Array:
+    """The division, then the adjoints of the axes' sums in turn, backwards."""
     share = upstream / np.asarray(divisor, upstream.dtype)
     if taps.disjoint:
         dx = taps.blank(x)
         for tap in taps.all:
             dx[tap] = share
         return taps.unpad(dx)
-    dx = share
-    for axis in reversed(range(len(taps.lengths))):  # the axes' sums, in turn and backwards
-        shape = (*dx.shape[: axis + 2], taps.reach[axis], *dx.shape[axis + 3 :])
-        wider = np.zeros_like(dx, shape=shape)
+    for axis in reversed(range(len(taps.lengths))):
+        wider = np.zeros_like(share, shape=(*share.shape[: axis + 2], taps.reach[axis], *share.shape[axis + 3 :]))
         for tap in taps.by_axis[axis]:
-            wider[tap] += dx
-        dx = wider
-    return taps.unpad(dx)
+            wider[tap] += share
+        share = wider
+    return taps.unpad(share)
+
+
+def _in_pieces(function: Callable[..., Array], lengths: Shape, *arrays: Array) -> Array:
+    """``function(*arrays)``, (N, C, *lengths): in pieces of the axis, N or C, that lies outermost in memory."""
+    x = arrays[0]
+    if x.nbytes <= PIECE:
+        return function(*arrays)
+    axis = int(x.shape[1] > 1 and x.strides[1] > x.strides[0])
+    step = max(1, PIECE * x.shape[axis] // x.nbytes)
+    result = np.empty_like(x, shape=(*x.shape[:2], *lengths))
+
+    def work(start: int, stop: int) -> None:
+        for first in range(start, stop, step):
+            piece = (slice(None),) * axis + (slice(first, min(first + step, stop)),)
+            result[piece] = function(*(array[piece] for array in arrays))
+
+    shard(work, x.shape[axis], threads() if x.nbytes >= SHARED_POOL else 1)
+    return result
+
+
+def _like(model: Array, array: Array) -> Array:
+    """``array`` with its axes in memory in the order of ``model``'s, of the same shape."""
+    if array.strides == model.strides:
+        return array
+    copy = np.empty_like(model)
+    copy[...] = array
+    return copy

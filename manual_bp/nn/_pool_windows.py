@@ -1,7 +1,8 @@
-"""Taps of pooling windows as slices, one tap of all windows at a time.
+"""Taps of pooling windows: as slices, one tap of all windows at a time, and as positions, all taps of a window at once.
 
-The slices keep the axes' order in memory as it is: a batch that lies innermost stays there, so that
-each operation runs over long contiguous pieces.
+Slices keep the axes' order in memory as it is: a batch that lies innermost stays there, so that each
+operation runs over long contiguous pieces. Positions are for little inputs, where each call of NumPy
+costs more than what it does.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from math import prod
 
 import numpy as np
+import numpy.typing as npt
 
 from ._layer import Array
 from ._window import Index, Shape, Window
@@ -41,7 +44,7 @@ class Taps:
 
     @cached_property
     def reach(self) -> Shape:
-        """The padded lengths: up to the end of the last window, or of the input if that is further."""
+        """The padded lengths *L̄: up to the end of the last window, or of the input if that is further."""
         w = self.window
         return tuple(
             max((p - 1) * s + span, b + n)
@@ -69,7 +72,7 @@ class Taps:
     @cached_property
     def all(self) -> tuple[Index, ...]:
         """The elements that the windows see through each tap, in window order."""
-        slices = [[tap[1] for tap in taps] for taps in self.by_axis]  # tap = (..., its own slice, ...)
+        slices = [[tap[1] for tap in taps] for taps in self.by_axis]  # a tap is (..., its own slice, ...)
         return tuple((..., *place) for place in product(*slices))
 
     @cached_property
@@ -81,9 +84,25 @@ class Taps:
     @cached_property
     def tiling(self) -> bool:
         """Whether every element of the padded input belongs to exactly one window."""
-        w = self.window
-        sizes = zip(self.reach, self.outputs, w.kernel, w.dilation, w.stride, strict=True)
-        return all(n == p * k and (p == 1 or s == k) and (k == 1 or d == 1) for n, p, k, d, s in sizes)
+        return self.disjoint and prod(self.reach) == prod(self.outputs) * prod(self.window.kernel)
+
+    @cached_property
+    def positions(self) -> npt.NDArray[np.intp]:
+        """Where each tap of each window lies among the padded elements of a channel, (P, K)."""
+        elements = np.arange(prod(self.reach), dtype=np.intp).reshape(self.reach)
+        return np.stack([elements[tap].reshape(-1) for tap in self.all], axis=-1)
+
+    @cached_property
+    def offsets(self) -> npt.NDArray[np.intp]:
+        """How far each tap lies from the first one of its window, (K,)."""
+        return self.positions[0] - self.positions[0, 0]
+
+    @cached_property
+    def real(self) -> npt.NDArray[np.bool_]:
+        """Which of the `positions` are elements of the input and no padding, (P, K)."""
+        elements = np.zeros(self.reach, np.bool_)
+        elements[self.inside] = True
+        return elements.reshape(-1)[self.positions]
 
     def pad(self, x: Array, value: float) -> Array:
         """The padded input; ``x`` itself where nothing is padded."""
@@ -94,7 +113,7 @@ class Taps:
         return padded
 
     def blank(self, x: Array) -> Array:
-        """A padded array like ``x`` for what goes to each tap: zeros where no window, or more than one, writes."""
+        """A padded array like ``x`` to write each window's share into: zeros, unless all of it will be written."""
         make = np.empty_like if self.tiling else np.zeros_like
         blank: Array = make(x, shape=(*x.shape[:2], *self.reach))
         return blank

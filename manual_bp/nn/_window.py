@@ -98,10 +98,10 @@ def batched(layer: str, x: Array, axes: int) -> Array:
 
     Raises NNError for any other number of axes, and where an axis other than the batch is empty.
     """
-    names = "C, " + ", ".join("DHW"[-axes:] if axes > 1 else "L")
     if x.ndim == axes + 1:
         x = x[None]
-    elif x.ndim != axes + 2:
+    names = ("C, L", "C, H, W", "C, D, H, W")[axes - 1]
+    if x.ndim != axes + 2:
         raise NNError(
             f"{layer}: the input has shape {x.shape}; it takes (N, {names}), or ({names}) for a sample without batch"
         )
