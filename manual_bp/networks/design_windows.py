@@ -64,7 +64,7 @@ def groups() -> Network:
 
 
 def padding() -> Network:
-    """Padding that copies the image instead of adding zeros, and padding 'same' with an even kernel."""
+    """Padding that copies the image instead of adding zeros, and padding 'same' with dilation."""
     return chain(
         "design-padding",
         {
@@ -74,7 +74,7 @@ def padding() -> Network:
             "tanh2": nn.Tanh(),
             "replicate": nn.Conv2d(2, 2, 3, padding=1, stride=2, padding_mode="replicate"),  # (N, 2, 6, 5)
             "tanh3": nn.Tanh(),
-            "same": nn.Conv2d(2, 1, (2, 4), padding="same"),  # (N, 1, 6, 5)
+            "same": nn.Conv2d(2, 1, (3, 5), padding="same", dilation=(2, 1)),  # (N, 1, 6, 5)
             "tanh4": nn.Tanh(),
             "flat": nn.Flatten(),  # (N, 30)
             "fc": nn.Linear(30, 1),
