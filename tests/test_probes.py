@@ -63,6 +63,16 @@ def test_single_precision_is_double_precision_rounded_once(name: str) -> None:
         assert single.y.dtype == (np.float32 if double.y.dtype.kind == "f" else np.int64)
 
 
+def test_a_faulty_layer_does_not_change_the_probes_it_is_judged_on() -> None:
+    class Dead(nn.ReLU):
+        def forward(self, params: nn.Params, /, *inputs: Array) -> tuple[Array, nn.Cache]:
+            return 0 * inputs[0], inputs[0]
+
+    network = get("three-layer")
+    for right, wrong in zip(probe_set(network), probe_set(network.with_layer("a1", Dead())), strict=True):
+        assert same(right, wrong), right.name
+
+
 def test_the_set_begins_with_what_is_real() -> None:
     assert probe_names(get("three-layer"))[0] == "digits"
     assert probe_names(get("conv1d"))[0] == "data"

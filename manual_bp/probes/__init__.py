@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from manual_bp.errors import ManualBPError
 from manual_bp.network import Network
+from manual_bp.networks import NETWORKS, get
 
 from ._made import MADE
 from ._printed import PRINTED, has_printed, printed_numbers
@@ -67,6 +68,7 @@ def probe(network: Network, name: str, *, seed: int = 0, dtype: npt.DTypeLike = 
         As `probe_set`, and for a name that the network has no probe of.
     """
     _check(network, name, seed, dtype, batch)
+    network = _sound(network)
     rng = np.random.default_rng([seed, zlib.crc32(network.name.encode()), zlib.crc32(name.encode())])
     if name == PRINTED:
         description, (params, x, y) = _PRINTED, printed_numbers(network)
@@ -77,6 +79,24 @@ def probe(network: Network, name: str, *, seed: int = 0, dtype: npt.DTypeLike = 
         description, params = _REAL, network.initial(rng)
         x, y = real_examples(network, params, rng, batch)
     return Probe(name=name, description=description, params=params, x=x, y=y, seed=seed).astype(dtype)
+
+
+def _sound(network: Network) -> Network:
+    """The built-in network itself where only layers of one were exchanged.
+
+    A probe is made by running the network; with a faulty layer in it, the same name would give other numbers.
+    """
+    if network.name not in NETWORKS:
+        return network
+    own = get(network.name)
+    same = (
+        [(node.name, node.inputs) for node in own.nodes] == [(node.name, node.inputs) for node in network.nodes]
+        and own.parameter_shapes() == network.parameter_shapes()
+        and own.buffer_shapes() == network.buffer_shapes()
+        and own.input_shape == network.input_shape
+        and isinstance(network.loss, type(own.loss))
+    )
+    return own if same else network
 
 
 def _real_name(network: Network) -> str:

@@ -57,7 +57,10 @@ def ties(network: Network, rng: np.random.Generator, batch: int) -> Made:
     best: tuple[int, Made] | None = None
     for _ in range(DRAWS):
         made = _integers(network, rng, batch)
-        trace = network.run(*made).trace
+        run = network.run(*made)
+        trace = run.trace
+        if run.failure is not None or any(p + GRAD not in trace for p in network.parameter_shapes()):
+            return made  # the pass under judgement is broken: any numbers will show it
         kinks = [*exact_zeros(network, trace).values(), *tied_windows(network, trace).values()]
         lacking = sum(n < KINKS for n in kinks) + sum(not trace[p + GRAD].any() for p in network.parameter_shapes())
         if best is None or lacking < best[0]:
