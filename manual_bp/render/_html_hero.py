@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from manual_bp.render import _html_maps, _text
 from manual_bp.render._html_maps import MapsView
-from manual_bp.render._html_rows import DiagnosisView, FormulaView, RowView, breakable, diagnosis_of, formula_of
+from manual_bp.render._html_rows import RowView
+from manual_bp.render._html_words import DiagnosisView, FormulaView, breakable, diagnosis_of, formula_of
 from manual_bp.render._say import Story, comparison, phase
 from manual_bp.report import HARMLESS, Check
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from manual_bp.render import _html_maps, _text
+from manual_bp.render import _html_colors, _html_maps, _text
 from manual_bp.render._graph_svg import GraphView, graph
 from manual_bp.render._html_hero import HeroView, hero_of
-from manual_bp.render._html_rows import Badge, RowView, badge, row_id, rows, sentence
+from manual_bp.render._html_lesson import LessonView, chapter
+from manual_bp.render._html_rows import RowView, row_id, rows
+from manual_bp.render._html_words import Badge, badge, sentence
 from manual_bp.render._say import Story
 from manual_bp.report import SEVERITY, Report, Status
+
+if TYPE_CHECKING:
+    from manual_bp.lesson import LessonStep
 
 #: A drawing no wider than this stands beside the text on a wide screen, a wider one below the verdict.
 BESIDE = 372
@@ -44,6 +51,7 @@ class PageView:
     steps: tuple[str, ...]
     rows: tuple[RowView, ...]
     one_probe: bool
+    lesson: tuple[LessonView, ...]
     legend: tuple[Badge, ...]
     findings: tuple[tuple[str, str, str], ...]
     power: str
@@ -82,8 +90,8 @@ def for_notebook(report: Report) -> NotebookView:
     return NotebookView(page=whole, rows=shown, rest=f"Not shown: {rest}." if rest else "")
 
 
-def page(report: Report) -> PageView:
-    """The whole page of a report whose texts are fit to print."""
+def page(report: Report, lesson: Sequence[LessonStep] = ()) -> PageView:
+    """The whole page of a report and a lesson whose texts are fit to print."""
     story = Story(report)
     ids = {check.name: row_id(order) for order, check in enumerate(story.quantities)}
     ranked = sorted(story.quantities, key=lambda check: (check is not story.first, SEVERITY.index(check.status)))
@@ -104,6 +112,7 @@ def page(report: Report) -> PageView:
         steps=tuple(dict.fromkeys(check.step for check in story.quantities)),
         rows=table,
         one_probe=len({check.probe for check in report.checks}) < 2,
+        lesson=chapter(lesson),
         legend=tuple(badge(status) for status in statuses),
         findings=tuple((kind, found.name, found.text) for kind, found in story.findings),
         power=sentence(story.power),
@@ -112,8 +121,8 @@ def page(report: Report) -> PageView:
         notes=report.notes,
         environment=tuple((name.replace("_", "-"), text or "unknown") for name, text in report.environment.items()),
         command=report.command,
-        value_scale=_html_maps.legend_values(),
-        used_scale=_html_maps.legend_used(),
+        value_scale=_html_colors.legend_values(),
+        used_scale=_html_colors.legend_used(),
         numbers=_inert({key: drawn.numbers for key, drawn in pictures.items()}),
     )
 

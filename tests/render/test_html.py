@@ -3,80 +3,21 @@
 import hashlib
 import json
 import re
-import struct
 import subprocess
 import sys
-import zlib
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from builders import EXAMPLES, HOSTILE, PROBES, checks_of, forgotten_mask, report, tie, unrotated_kernel
-from example_numbers import comparison, picture, three_layer
+from builders import EXAMPLES, HOSTILE, checks_of, forgotten_mask, report, tie, unrotated_kernel
+from example_numbers import three_layer
+from html_reader import Page, page_of, quantity
 
+from manual_bp.lesson import Grid, LessonStep, Worked
 from manual_bp.render import html
-from manual_bp.report import Check, Diagnosis, Finding, Report
-
-VOID = {"meta", "link", "img", "input", "br", "wbr", "hr", "path", "rect", "use", "image"}
-
-
-class Page(HTMLParser):
-    """Every element with its attributes, every text, and whether what is opened is closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.styles: list[str] = []
-        self.words: list[str] = []
-        self.open: list[str] = []
-        self.unbalanced: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        self.words.append("" if tag == "wbr" else " ")
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        if self.open and self.open[-1] == tag:
-            self.open.pop()
-        else:
-            self.unbalanced.append(tag)
-
-    def handle_data(self, data):
-        inside = self.open[-1] if self.open else ""
-        {"script": self.scripts, "style": self.styles}.get(inside, self.words).append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", "".join(self.words))
-
-
-def page_of(report: Report) -> Page:
-    return Page(html.render(report))
-
-
-def quantity(name: str, candidate, reference, *, probe: str = "digits", **changes) -> Check:
-    """One quantity with its comparison and picture; wrong where it differs."""
-    found = comparison(candidate, reference)
-    check = Check(
-        probe=probe, name=name, kind="gradient", step="z1", shape=np.shape(candidate), dtype="float64",
-        status="wrong" if found.mismatched else "pass", isolated=found, end_to_end=found,
-        picture=picture(candidate, reference),
-    )  # fmt: skip  # the record's own order
-    return replace(check, **changes)
-
+from manual_bp.report import Diagnosis, Finding
+from manual_bp.trace import Equation
 
 # ------------------------------------------------------------------------------------ it is safe
 
@@ -264,95 +205,27 @@ def test_two_renderings_are_the_same_bytes():
     assert html.render(forgotten_mask()) == html.render(forgotten_mask())
 
 
-# ------------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------------ the lesson
 
 
-def pixels(uri: str) -> np.ndarray:
-    """Height x width x 3 of one of our own images (stored deflate, indexed colours)."""
-    data, chunks = b64decode(uri.removeprefix("data:image/png;base64,")), {}
-    at = 8
-    while at < len(data):
-        (size,) = struct.unpack(">I", data[at : at + 4])
-        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + size]
-        assert struct.unpack(">I", data[at + 8 + size : at + 12 + size])[0] == zlib.crc32(kind + body)
-        chunks[kind] = body
-        at += 12 + size
-    width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
-    lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, width + 1)
-    assert not lines[:, 0].any()
-    return np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3)[lines[:, 1:]]
-
-
-def planted(at=(1, 0, 4, 2), shape=(2, 1, 6, 5), size=0.5) -> Report:
-    reference = np.random.default_rng(2).normal(size=shape)
-    candidate = reference.copy()
-    candidate[at] += size
-    return report([quantity("x.grad", candidate, reference)], probes=PROBES[:1])
-
-
-def maps_of(page: Page) -> list[str]:
-    return [a["src"] or "" for a in page.all("img")]
-
-
-def test_the_difference_is_coloured_at_the_planted_place_alone():
-    images = [pixels(src) for src in maps_of(page_of(planted()))[-4:]]
-    candidate, reference, difference, used = images
-    neutral = difference[0, 0]
-    assert list(zip(*np.where((difference != neutral).any(-1)), strict=True)) == [(4, 2)]
-    assert difference[4, 2, 0] > difference[4, 2, 2], "too large is orange"
-    assert list(zip(*np.where((candidate != reference).any(-1)), strict=True)) == [(4, 2)]
-    assert list(zip(*np.where((used != used[0, 0]).any(-1)), strict=True)) == [(4, 2)]
-
-
-def test_the_outline_and_the_numbers_are_at_the_planted_place():
-    page = page_of(planted())
-    outlines = [(a["x"], a["y"]) for a in page.all("rect") if a.get("class") == "worst"]
-    assert set(outlines) == {("2", "4")}
-    plane = json.loads(page.scripts[0])["q0"][0]
-    assert plane["index"] == [1, 0]
-    assert divmod(plane["worst"], plane["cols"]) == (4, 2)
-    assert plane["difference"][plane["worst"]] == 0.5
-    assert "index [1, 0, 4, 2]" in page.text
-
-
-@pytest.mark.parametrize(
-    ("shape", "at", "told"),
-    [
-        ((), (), "the only element"),
-        ((7,), (3,), "[3]"),
-        ((40,), (37,), "[36:39]"),
-        ((3, 4), (2, 1), "[2, 1]"),
-        ((2, 20, 31), (1, 19, 30), "[1, 18:20, 30]"),
-    ],
-)
-def test_a_cell_says_which_elements_it_stands_for(shape, at, told):
-    assert f"index {told} candidate" in page_of(planted(at=at, shape=shape)).text
-
-
-def test_nan_and_infinity_have_a_colour_of_their_own():
-    reference = np.ones((3, 3))
-    candidate = reference.copy()
-    candidate[0, 1], candidate[2, 2] = np.nan, -np.inf
-    page = page_of(report([quantity("x.grad", candidate, reference)]))
-    image = pixels(maps_of(page)[-4])
-    special = {tuple(image[0, 1]), tuple(image[2, 2])}
-    assert len(special) == 1
-    assert tuple(image[1, 1]) not in special
-    assert "NaN or infinite" in page.text
-    plane = json.loads(page.scripts[0])["q0"][0]
-    assert plane["candidate"][1] == "NaN"
-    assert plane["candidate"][8] == "-inf"
-
-
-def test_a_damaged_picture_is_left_out_in_words():
-    found = planted()
-    check = found.checks[0]
-    assert check.picture
-    plane = replace(check.picture.planes[0], rows=7000)
-    damaged = replace(check, picture=replace(check.picture, planes=(plane,)))
-    page = page_of(replace(found, checks=(damaged,)))
-    assert page.all("img") == []
-    assert "Its pictures are not drawn here" in page.text
+def test_a_lesson_becomes_a_chapter_with_equations_and_numbers():
+    grid = Grid(title="a window of x", rows=((1.0, -2.5), (0.0, 4.0)), marked=((1, 1),))
+    worked = Worked(label="a[0, 0]", expression="max(1, -2.5, 0, 4)", result=4.0, grids=(grid,), note="4 wins")
+    lesson = (
+        LessonStep(title="Who wins?", phase="question", prose=("Which </script> of the four?",)),
+        LessonStep(
+            title="The maximum", phase="forward", name="a", symbol="a⁽²⁾", shape=(1, 1),
+            equation=Equation(text="a = max x", latex=r"a = \max x", source="eq. 10"), worked=(worked,),
+        ),
+    )  # fmt: skip  # a record
+    page = Page(html.render(unrotated_kernel(), lesson=lesson))
+    assert page.unbalanced == []
+    numbers = "a[0, 0] = max(1, -2.5, 0, 4) = 4"
+    for part in ("The question", "Which </script> of the four?", numbers, "eq. 10", "4 wins"):
+        assert part in page.text, part
+    assert [a for a in page.all("td") if a.get("class") == "marked"] == [{"class": "marked"}]
+    assert len(page.all("math")) == 1
+    assert 'id="lesson"' not in html.render(unrotated_kernel())
 
 
 # ------------------------------------------------------------------------------------ the notebook and imports

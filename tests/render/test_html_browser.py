@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import EXAMPLES, PROBES, all_right, forgotten_mask, report, tie, unrotated_kernel
-from test_html import quantity
+from html_reader import quantity
 
 from manual_bp.render import html
 from manual_bp.report import Report
