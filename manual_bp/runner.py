@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from manual_bp import _torch_side
 from manual_bp.blind import blind_spots
 from manual_bp.compare import compare
+from manual_bp.diagnose import Case, Effort, Evidence, Graph, attach, in_network
 from manual_bp.network import INPUT, Network
 from manual_bp.nn import Layer, Loss, Optimizer
-from manual_bp.probes import Probe
+from manual_bp.probes import Probe, probe_names
+from manual_bp.probes import probe as make_probe
 from manual_bp.report import Check, Finding, Power, ProbeInfo, Report, StepInfo
 from manual_bp.trace import Run
 from manual_bp.verdict import (
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
+#: Probes that are run once more, with another seed, to tell explanations of a mistake apart.
+FURTHER = 3
+
 
 def judge_network(
     network: Network,
@@ -39,6 +44,7 @@ def judge_network(
     command: str = "",
     progress: Progress | None = None,
     judge: Judge | None = None,
+    effort: Effort | None = None,
 ) -> Report:
     """Run the hand-written pass on every probe and judge each of its quantities.
 
@@ -54,6 +60,8 @@ def judge_network(
         Called with (probe name, probes done, probes in all).
     judge
         The torch side, if the caller has built it already.
+    effort
+        How long to search for the mistake behind a wrong quantity.
     """
     dtype = (
         str(probes[0].x.dtype) if probes[0].x.dtype.kind == "f" else str(next(iter(probes[0].params.values())).dtype)
@@ -62,11 +70,13 @@ def judge_network(
     checks: list[Check] = []
     findings: list[Finding] = []
     infos: list[ProbeInfo] = []
+    own = candidate or network
+    evidence = Evidence(Graph.of(network), locate=in_network(own), more=_more(judge, network, own, dtype, seed))
     for done, probe in enumerate(probes):
         if progress:
             progress(probe.name, done, len(probes))
-        run = (candidate or network).run(probe.params, probe.x, probe.y)
-        found, said = judge_run(judge, probe, run, strict_kinks=strict_kinks)
+        run = own.run(probe.params, probe.x, probe.y)
+        found, said = judge_run(judge, probe, run, strict_kinks=strict_kinks, evidence=evidence)
         checks += found
         findings += said
         infos.append(
@@ -80,7 +90,7 @@ def judge_network(
         )
     if progress:
         progress("", len(probes), len(probes))
-    return make_report(
+    report = make_report(
         network=network.name,
         title=network.title,
         dtype=dtype,
@@ -94,10 +104,31 @@ def judge_network(
         strict_kinks=strict_kinks,
         torch_version=_torch_side.torch_version(),
     )
+    return attach(report, evidence, effort=effort)
 
 
-def judge_run(judge: Judge, probe: Probe, run: Run, *, strict_kinks: bool) -> tuple[tuple[Check, ...], list[Finding]]:
-    """The checks of one probe, and what is to be said besides them."""
+def _more(
+    judge: Judge, network: Network, candidate: Network, dtype: str, seed: int
+) -> Callable[[str], Iterator[Case]]:
+    """Further probes of a quantity, run where those of the comparison leave several mistakes possible."""
+    known: list[Evidence] = []
+
+    def more(name: str) -> Iterator[Case]:
+        if not known:
+            known.append(Evidence(Graph.of(network)))
+            for which in probe_names(network)[-FURTHER:]:
+                probe = make_probe(network, which, seed=seed + 1, dtype=dtype, batch=3)
+                run = candidate.run(probe.params, probe.x, probe.y)
+                judge_run(judge, probe, run, strict_kinks=False, evidence=known[0])
+        yield from known[0].cases(name)
+
+    return more
+
+
+def judge_run(
+    judge: Judge, probe: Probe, run: Run, *, strict_kinks: bool, evidence: Evidence | None = None
+) -> tuple[tuple[Check, ...], list[Finding]]:
+    """The checks of one probe, and what is to be said besides them; ``evidence`` remembers it."""
     items = judge.items(probe.params, probe.x, probe.y, run.trace)
     checks = compare(items, run.trace, probe=probe.name, strict_kinks=strict_kinks)
     findings = mutation_findings(run.mutations, probe.name)
@@ -121,6 +152,8 @@ def judge_run(judge: Judge, probe: Probe, run: Run, *, strict_kinks: bool) -> tu
                 Finding(kind="reference", name=check.name, step=check.step, text=text, probes=(probe.name,))
             )
         judged.append(check)
+    if evidence is not None:
+        evidence.add(probe.name, run.trace, probe.y, items, judged)
     return with_mutations(tuple(judged), run.mutations), findings
 
 
@@ -172,7 +205,7 @@ def step_infos(network: Network, probe: Probe) -> tuple[StepInfo, ...]:
 
 def describe(described: Layer | Loss | Optimizer) -> str:
     """A layer the way torch prints it: its name, and the hyperparameters that are not torch's defaults."""
-    parts = []
+    parts: list[str] = []
     for f in fields(described):
         value = getattr(described, f.name)
         default = f.default if f.default is not f.default_factory else None

@@ -1,0 +1,200 @@
+"""From the cases of one wrong quantity to its diagnosis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from manual_bp.report import Diagnosis
+from manual_bp.trace import GRAD, NEW
+
+from ._case import Case
+from ._edit import Kind
+from ._graph import Graph
+from ._residual import describe
+from ._search import Found, Progress, Search, double, prepare, single
+from ._synonyms import merge
+from ._words import hint_for
+
+#: More explanations than these are not listed.
+LISTED = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How long to search for one quantity, whether for two mistakes at once, and what to leave out."""
+
+    seconds: float = 20.0
+    pairs: bool = False
+    without: frozenset[str] = frozenset()
+
+
+def diagnose(
+    graph: Graph,
+    cases: Sequence[Case],
+    *,
+    effort: Effort | None = None,
+    more: Callable[[], Iterable[Case]] | None = None,
+    location: str = "",
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Name the mistake behind one wrong quantity.
+
+    Parameters
+    ----------
+    graph
+        Who computes what from what.
+    cases
+        The quantity on every probe, at least one of them wrong.
+    more
+        Runs the candidate on further probes, if it can be run; asked only if several mistakes explain the given ones.
+    location
+        Where in the user's code the quantity is made.
+
+    Returns
+    -------
+    Diagnosis
+        "certain" if exactly one mistake explains what was reported on every probe, "ambiguous" if several do,
+        "unexplained" with a description of what is off if none does.
+    """
+    return explain(graph, cases, effort=effort, more=more, location=location, progress=progress)[0]
+
+
+def explain(
+    graph: Graph,
+    cases: Sequence[Case],
+    *,
+    effort: Effort | None = None,
+    more: Callable[[], Iterable[Case]] | None = None,
+    location: str = "",
+    progress: Progress | None = None,
+) -> tuple[Diagnosis, list[Found]]:
+    """As `diagnose`, with the edited formulas that explain it."""
+    effort = effort or Effort()
+    with np.errstate(all="ignore"):
+        special = _special(cases, location)
+        if special is not None:
+            return special, []
+        search = prepare(graph, cases, seconds=effort.seconds, without=effort.without)
+        if search is None:
+            raise ValueError(f"none of the {len(cases)} cases is wrong")
+        found = merge(single(search), search.setting, search.wrong[0])
+        if not found and effort.pairs:
+            found = merge(double(search, progress), search.setting, search.wrong[0])
+        if len(found) > 1:
+            found = _fewest(found)
+        asked = ""
+        if len(found) > 1 and more is not None:
+            fresh = list(more())
+            left = [f for f in found if all(_holds(case, f) for case in fresh)]
+            if left:
+                found = left
+                asked = f"; {len(fresh)} more probe{'s were' if len(fresh) > 1 else ' was'} run to tell them apart"
+        if not found:
+            return _unexplained(search, location, effort), []
+        return _named(search, found, location, asked), found
+
+
+def _fewest(found: list[Found]) -> list[Found]:
+    """What was fitted to the numbers yields to what was not."""
+    plain = [f for f in found if not f.edit.fitted]
+    return plain or found
+
+
+def _holds(case: Case, found: Found) -> bool:
+    from ._evaluate import MISFIT
+
+    try:
+        return case.leftover(found.edit.tree) <= 1.0
+    except MISFIT:
+        return False
+
+
+def _special(cases: Sequence[Case], location: str) -> Diagnosis | None:
+    """Numbers that are not finite, in an array that is right apart from them."""
+    wrong = [c for c in cases if c.wrong and c.reported.shape == c.right.shape]
+    if not wrong or len(wrong) < sum(c.wrong for c in cases):
+        return None
+    odd = [~np.isfinite(c.claimed) & np.isfinite(c.right) for c in wrong]
+    if not all(o.any() and not (c.bad & ~o).any() and (~o).any() for o, c in zip(odd, wrong, strict=True)):
+        return None
+    count, size = int(odd[0].sum()), odd[0].size
+    what = "NaN" if np.isnan(wrong[0].claimed[odd[0]]).all() else "not finite"
+    return Diagnosis(
+        name=f"{count} of {size} elements {'is' if count == 1 else 'are'} {what}, all the others are right",
+        identifier="nonfinite",
+        evidence=f"{_on(wrong, cases)}, first at {[int(i) for i in np.argwhere(odd[0])[0]]}",
+        confidence="certain",
+        leftover=0.0,
+        hint=hint_for("nonfinite"),
+        location=location,
+    )
+
+
+def _on(wrong: Sequence[Case], cases: Sequence[Case]) -> str:
+    if len(cases) == 1:
+        return "on the one probe"
+    if len(wrong) == len(cases):
+        return f"on all {len(cases)} probes"
+    return f"on all {len(wrong)} probes where it is wrong"
+
+
+def _named(search: Search, found: list[Found], location: str, asked: str) -> Diagnosis:
+    best = found[0]
+    elements = sum(c.reported.size for c in search.wrong)
+    explained = f"{elements:,} of {elements:,} elements"
+    evidence = f"{_on(search.wrong, (*search.wrong, *search.right))}, {explained}, largest leftover {best.leftover:.2g} of the bound"
+    if search.right:
+        others = len(search.right)
+        evidence += f"; agrees with the {others} probe{'s' if others > 1 else ''} where the step is right"
+    if best.edit.fitted:
+        evidence += "; the number was fitted, not found in the definition"
+    alternatives = tuple(f.edit.name for f in found[1 : 1 + LISTED])
+    residual = ""
+    if len(found) > 1:
+        residual = "these probes cannot tell them apart" + (asked or "; " + _proposal(search))
+    return Diagnosis(
+        name=best.edit.name,
+        identifier=best.edit.identifier,
+        evidence=evidence + (asked if len(found) == 1 else ""),
+        confidence="certain" if len(found) == 1 else "ambiguous",
+        leftover=best.leftover,
+        hint=hint_for(best.edit.identifier),
+        location=location,
+        alternatives=alternatives,
+        residual=residual,
+    )
+
+
+def _proposal(search: Search) -> str:
+    """A probe that would tell explanations apart which differ on random numbers of the same shapes."""
+    first = search.wrong[0]
+    batch = max((a.shape[0] for n, a in first.values.items() if n == "x" and a.ndim), default=0)
+    what = "random numbers everywhere, with no two axes of the same length"
+    return f"a probe with {what}" + (" and more than one example" if batch == 1 else "") + " would"
+
+
+def _unexplained(search: Search, location: str, effort: Effort) -> Diagnosis:
+    s = search.setting
+    base = s.quantity.removesuffix(GRAD).removesuffix(NEW)
+    kind: Kind = "parameter" if base in s.graph.parameters() else "activation"
+    name = f"no single mistake in the definition of {s.quantity} explains it"
+    if effort.pairs:
+        name = f"neither one nor two mistakes in the definition of {s.quantity} explain it"
+    stopped = time.monotonic() > search.deadline
+    unknown = "" if s.known_formula else "; its step is none that is known here, so only general mistakes were tried"
+    return Diagnosis(
+        name=name,
+        evidence=f"{_on(search.wrong, (*search.wrong, *search.right))}"
+        + (f"; the search was stopped after {effort.seconds:g} s" if stopped else "")
+        + unknown,
+        confidence="unexplained",
+        location=location,
+        residual=describe(search.wrong, kind),
+    )
+
+
+__all__ = ["Effort", "diagnose", "explain"]

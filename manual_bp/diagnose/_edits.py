@@ -1,0 +1,211 @@
+"""All single edits of a quantity's definition, the plausible ones first."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from manual_bp.network import INPUT
+from manual_bp.trace import GRAD, NEW
+
+from ._edit import Edit, Kind
+from ._edits_array import Site, array_edits, function_edits
+from ._edits_formula import part_edits
+from ._edits_layer import layer_edits
+from ._graph import Graph
+from ._node import Node, exchange, mul, node, operand, put, scaled, walk
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What the generator knows: the graph, the quantity, its formula, and shapes on one probe.
+
+    ``shape_of`` gives the shape of any node of the formula; ``shapes`` that of every quantity of the trace, by name;
+    ``target`` the shape that was reported.
+    """
+
+    graph: Graph
+    quantity: str
+    root: Node
+    shapes: Mapping[str, Shape]
+    shape_of: Callable[[Node], Shape]
+    target: Shape
+    dtype: str
+    known_formula: bool = True
+
+
+def edits(s: Setting) -> Iterator[Edit]:
+    """Every hypothesis of one edit."""
+    yield from _whole(s)
+    yield from _parts(s)
+    yield from _operands(s)
+    yield from _result(s)
+    yield from _layers(s)
+
+
+def _places(root: Node) -> list[tuple[Node, list[tuple[int, ...]]]]:
+    """Every node of the tree once, with all the places where it stands."""
+    found: dict[Node, list[tuple[int, ...]]] = {}
+    for path, n in walk(root):
+        found.setdefault(n, []).append(path)
+    return list(found.items())
+
+
+def _variants(root: Node, old: Node, places: list[tuple[int, ...]], new: Node) -> Iterator[tuple[Node, str, float]]:
+    """The edit made everywhere, and (dearer) in one place only."""
+    yield exchange(root, old, new), "", 0.0
+    if len(places) > 1:
+        for i, path in enumerate(places):
+            yield put(root, path, new), f" (in one of its {len(places)} places)", 0.3 + 0.01 * i
+
+
+def _parts(s: Setting) -> Iterator[Edit]:
+    for part, places in _places(s.root):
+        for identifier, name, cost, new in part_edits(part, s.shape_of):
+            for tree, where, more in _variants(s.root, part, places, new):
+                yield Edit(identifier=identifier, name=name + where, tree=tree, cost=cost + more)
+        if part.args and part is not s.root and part.op != "scale" and np.prod(s.shape_of(part)) > 1:
+            yield from _inner(s, part, places)
+
+
+def _inner(s: Setting, part: Node, places: list[tuple[int, ...]]) -> Iterator[Edit]:
+    """Edits of an intermediate result."""
+    says = part.says or part.op
+    site = Site(part, s.shape_of(part), "activation")
+    for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site)):
+        for tree, where, more in _variants(s.root, part, places, new):
+            yield Edit(identifier=identifier, name=f"{says} {words}{where}", tree=tree, cost=cost + 0.6 + more)
+    yield from _swaps(s, part, places, says)
+
+
+def _operands(s: Setting) -> Iterator[Edit]:
+    for leaf, places in _places(s.root):
+        if leaf.op != "operand" or leaf.options["name"].startswith("right:"):
+            continue
+        name = leaf.options["name"]
+        shape = s.shape_of(leaf)
+        site = Site(leaf, shape, _kind(s, name))
+        linear = _is_multilinear(s.root)
+        for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site)):
+            if linear and identifier == "ones" and shape == ():
+                continue
+            identifier, text = _well_known(s, leaf, identifier, f"{leaf.says} {words}")
+            for tree, where, more in _variants(s.root, leaf, places, new):
+                yield Edit(identifier=identifier, name=text + where, tree=tree, cost=cost + more)
+        if not linear:
+            for by in (-1.0, 2.0, 0.5):
+                text = f"{leaf.says} {'has the wrong sign' if by < 0 else f'is multiplied by {by:g}'}"
+                for tree, where, more in _variants(s.root, leaf, places, scaled(leaf, by)):
+                    yield Edit(identifier="sign-flipped" if by < 0 else "factor", name=text + where, tree=tree, cost=2.2 + more)
+        yield from _swaps(s, leaf, places, leaf.says)
+
+
+def _well_known(s: Setting, leaf: Node, identifier: str, text: str) -> tuple[str, str]:
+    """Mistakes that have a name of their own."""
+    root = {n.op for _, n in walk(s.root)}
+    weight = leaf.options["name"].endswith(".weight")
+    if weight and {"conv_dx", "conv"} & root:
+        backward = "conv_dx" in root
+        words = {
+            "rotated": ("kernel-not-rotated", f"{leaf.says} is not rotated by 180° in the backward pass")
+            if backward
+            else ("kernel-rotated", f"{leaf.says} is rotated by 180°: a true convolution, where the layer correlates"),
+            "flipped": ("kernel-flipped", text),
+            "turned": ("kernel-turned", text),
+            "transposed": ("kernel-transposed", text),
+        }
+        return words.get(identifier, (identifier, text))
+    if weight and identifier == "transposed":
+        return "weight-transposed", text
+    if "upstream" in leaf.says:
+        names = {"rotated": "upstream-rotated", "ones": "upstream-ignored", "squared": "upstream-doubled"}
+        return names.get(identifier, identifier), text
+    return identifier, text
+
+
+def _is_multilinear(root: Node) -> bool:
+    """Whether scaling an operand scales the result, so that it need not be tried for each operand."""
+    linear = {"mul", "matmul", "conv", "conv_dx", "conv_dw", "sum", "operand", "average_dx", "average", "like", "merge", "inverse_count", "pad", "unpad", "const"}  # fmt: skip
+    return all(n.op in linear for _, n in walk(root))
+
+
+def _swaps(s: Setting, part: Node, places: list[tuple[int, ...]], says: str) -> Iterator[Edit]:
+    """Another quantity of the trace in its place, an updated one, or that of the pass before."""
+    shape, own = s.shape_of(part), part.options.get("name", "")
+    for other, found in s.shapes.items():
+        if found != shape or other == own or other == s.quantity or other.startswith(("right:", "before:")):
+            continue
+        identifier = "operand-updated-early" if other == own + NEW else "operand-swapped"
+        far = 0.0 if _related(s, other) else 0.3
+        for tree, where, more in _variants(s.root, part, places, operand(other)):
+            yield Edit(identifier=identifier, name=f"{other} in place of {says}{where}", tree=tree, cost=1.3 + far + more)
+    if own and s.shapes.get(f"before:{own}") == shape:
+        for tree, where, more in _variants(s.root, part, places, operand(f"before:{own}")):
+            yield Edit(identifier="stale-cache", name=f"{says} is still that of the pass before{where}", tree=tree, cost=1.4 + more)
+
+
+def _related(s: Setting, other: str) -> bool:
+    """Whether a quantity belongs to the steps that are concerned."""
+    base = other.removesuffix(GRAD).removesuffix(NEW)
+    makers = s.graph.makers(s.quantity)
+    near = {name for m in makers for name in (m, *(s.graph.step(m).inputs if s.graph.step(m) else ()))}  # type: ignore[union-attr]  # asked just before
+    return base in near or base.rpartition(".")[0] in near or base == INPUT
+
+
+def _kind(s: Setting, name: str) -> Kind:
+    base = name.removesuffix(GRAD).removesuffix(NEW)
+    return "parameter" if base in s.graph.parameters() else "activation"
+
+
+def _result(s: Setting) -> Iterator[Edit]:
+    """Edits of what comes out."""
+    site = Site(s.root, s.shape_of(s.root), _kind(s, s.quantity), result=True)
+    gradient = s.quantity.endswith(GRAD)
+    for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site)):
+        named = {"rotated": "gradient-rotated", "transposed": "gradient-transposed"} if gradient else {}
+        if identifier == "ones":
+            continue
+        text = f"{s.quantity} {words}"
+        yield Edit(identifier=named.get(identifier, identifier), name=text, tree=new, cost=cost + 0.4)
+    if s.target == site.shape:
+        for other, shape in s.shapes.items():
+            if shape == site.shape and other != s.quantity and not other.startswith(("right:", "before:")):
+                text = f"{s.quantity} is {other}, passed on unchanged" if gradient else f"{s.quantity} is a copy of {other}"
+                yield Edit(identifier="operand-swapped", name=text, tree=operand(other), cost=1.5 if _related(s, other) else 1.9)
+                yield Edit(identifier="term-extra", name=f"{other} is added to {s.quantity}", tree=node("add", s.root, operand(other)), cost=2.3)
+                yield Edit(identifier="term-extra", name=f"{other} is subtracted from {s.quantity}", tree=node("add", s.root, scaled(operand(other), -1.0)), cost=2.4)
+                yield Edit(identifier="operand-extra", name=f"{s.quantity} is multiplied with {other}, which does not belong there", tree=mul(s.root, operand(other)), cost=2.2)
+                mask = node("greater", operand(other), than=0.0)
+                yield Edit(identifier="mask-extra", name=f"{s.quantity} is masked by {other} > 0", tree=mul(s.root, mask), cost=2.1)
+        if s.shapes.get(f"before:{s.quantity}") == site.shape:
+            yield Edit(identifier="stale-cache", name=f"{s.quantity} is still that of the pass before", tree=operand(f"before:{s.quantity}"), cost=1.5)
+            both = node("add", s.root, operand(f"before:{s.quantity}"))
+            yield Edit(identifier="term-doubled", name=f"{s.quantity} is added to that of the pass before: it is never set to zero", tree=both, cost=1.4)
+    elif int(np.prod(s.target)) == int(np.prod(site.shape)):
+        for order in itertools.permutations(range(site.ndim)):
+            if tuple(site.shape[i] for i in order) == s.target and order != tuple(range(site.ndim)):
+                yield Edit(identifier="transposed", name=f"{s.quantity} comes out transposed (axes {order})", tree=node("permute", s.root, axes=order), cost=1.0)
+        yield Edit(identifier="reshaped", name=f"{s.quantity} comes out in another shape", tree=node("reshape", s.root, shape=s.target), cost=1.2)
+
+
+def _whole(s: Setting) -> Iterator[Edit]:
+    """Sign and simple factors of the whole."""
+    yield Edit(identifier="sign-flipped", name=f"{s.quantity} has the wrong sign", tree=scaled(s.root, -1.0), cost=0.9)
+    for by, words in ((2.0, "twice as large"), (0.5, "half as large")):
+        yield Edit(identifier="constant-factor", name=f"{s.quantity} is {words}", tree=scaled(s.root, by), cost=1.2)
+
+
+def _layers(s: Setting) -> Iterator[Edit]:
+    for maker in s.graph.makers(s.quantity):
+        part = s.graph.part(maker)
+        if part is None:
+            continue
+        for identifier, name, cost, other in layer_edits(part):
+            tree = s.graph.with_part(maker, other).formula(s.quantity, s.shapes)
+            if tree is not None:
+                yield Edit(identifier=identifier, name=name, tree=tree, cost=cost)

@@ -1,0 +1,341 @@
+"""Edits of a formula's own parts: a term, a factor, a sum, a constant, a function, an option of a window."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from manual_bp.nn._window import Window
+
+from ._edit import axes_words
+from ._node import Node, add, const, fn, inverse_count, mul, node, one_minus, scaled, total
+
+#: identifier, name, cost, node
+PartEdit = tuple[str, str, float, Node]
+
+
+def part_edits(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
+    """All edits of one node's own operation; ``shapes`` gives the shape of any node of the right formula."""
+    build = _BUILDERS.get(part.op)
+    if build is not None:
+        yield from build(part, shapes)
+
+
+def _called(a: Node, fallback: str) -> str:
+    return a.says or fallback
+
+
+def _add(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
+    terms = part.args
+    if len(terms) < 2:
+        return
+    for i, term in enumerate(terms):
+        says = _called(term, f"term {i + 1}").removeprefix("−")
+        rest = terms[:i] + terms[i + 1 :]
+
+        def swapped(new: Node, i: int = i) -> Node:
+            return add(*terms[:i], new, *terms[i + 1 :], says=part.says)
+
+        name = "bias-missing" if "bias" in says else "term-missing"
+        yield name, f"the term {says} is missing", 1.0, add(*rest, says=part.says)
+        yield "term-doubled", f"the term {says} is added twice", 1.2, swapped(scaled(term, 2.0))
+        yield "sign-flipped", f"the term {says} has the wrong sign", 1.1, swapped(scaled(term, -1.0))
+        yield "factor", f"the term {says} is halved", 2.0, swapped(scaled(term, 0.5))
+        yield "squared", f"the term {says} is squared", 3.0, swapped(fn("square", term))
+        yield "term-alone", f"only the term {says} is there", 1.6, add(term)
+        for axis, n in enumerate(shapes(term)):
+            if n > 1:
+                yield "mean-for-sum", f"the term {says} is divided by {n}", 2.4, swapped(mul(term, inverse_count(term, (axis,), "1/n")))
+                yield "sum-for-mean", f"the term {says} is multiplied by the {n} along axis {axis}", 2.4, swapped(mul(term, node("count", term, axes=(axis,))))
+    if len(terms) == 2:
+        yield "factor-for-term", "the two terms are multiplied, not added", 2.5, mul(*terms)
+
+
+def _mul(part: Node, _: Any) -> Iterator[PartEdit]:
+    factors = part.args
+    if len(factors) < 2:
+        return
+    for i, factor in enumerate(factors):
+        says = _called(factor, f"factor {i + 1}")
+        rest = factors[:i] + factors[i + 1 :]
+
+        def swapped(new: Node, i: int = i) -> Node:
+            return mul(*factors[:i], new, *factors[i + 1 :], says=part.says)
+
+        yield _missing(factor), f"the factor {says} is missing", 1.0, mul(*rest, says=part.says)
+        yield "factor-doubled", f"the factor {says} stands there twice", 1.5, mul(*factors, factor, says=part.says)
+        yield "inverted", f"divided by {says} instead of multiplied", 2.0, swapped(fn("reciprocal", factor))
+        if factor.op in ("greater", "nonzero", "within"):
+            yield "mask-inverted", f"{says} is inverted", 1.2, swapped(one_minus(factor))
+
+
+def _missing(factor: Node) -> str:
+    if factor.op == "greater":
+        return "mask-missing"
+    if factor.op == "inverse_count":
+        return "sum-for-mean"
+    if "upstream" in factor.says:
+        return "upstream-ignored"
+    return "factor-missing"
+
+
+def _const(part: Node, _: Any) -> Iterator[PartEdit]:
+    value, says = part.options["value"], part.says
+    if isinstance(value, np.ndarray):
+        yield "constant-wrong", f"{says} counts as 1", 1.5, const(1.0)
+        yield "constant-wrong", f"divided by {says}", 2.0, replace(part, options={"value": 1 / value})
+        if value.size > 1:
+            yield "constant-wrong", f"{says} is that of the next class", 2.0, replace(part, options={"value": np.roll(value, 1)})
+            yield "constant-wrong", f"{says} is that of the previous class", 2.0, replace(part, options={"value": np.roll(value, -1)})
+        return
+    others = {0.0: "left out", 2 * value: "doubled", value / 2: "halved", -value: "with the wrong sign", 1.0: "taken as 1",
+              value * value: "squared", 1 - value: "replaced by one minus itself"}  # fmt: skip
+    if value > 0:
+        others |= {math.sqrt(value): "replaced by its square root", 1 / value: "inverted"}
+    others |= {k: f"taken as {k:g}" for k in (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-10, 1e-12, 0.1, 0.01, 0.2, 0.5, 0.9, 0.99, 0.999) if abs(value) < 1}
+    for other, words in others.items():
+        if other != value and math.isfinite(other):
+            yield "constant-wrong", f"{says} is {words}" if words != "left out" else f"{says} is left out", 1.8, const(other)
+
+
+def _sum(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
+    (a,), axes, keep = part.args, part.options["axes"], part.options["keep"]
+    ndim = len(shapes(a))
+    axes = tuple(range(ndim)) if axes is None else axes
+    says = _called(part, "the sum")
+    for chosen in (tuple(c) for k in range(1, ndim + 1) for c in itertools.combinations(range(ndim), k)):
+        words = axes_words("activation", ndim, chosen)
+        if set(chosen) <= set(axes):
+            mean = mul(part, inverse_count(a, chosen, "1/n"))
+            yield "mean-for-sum", f"{says} is a mean over the {words}, not a sum", 1.2, mean
+        if chosen != axes:
+            yield "axes-wrong", f"{says} runs over the {words}", 1.4, total(a, chosen, keep=keep)
+    if keep:
+        yield "not-summed", f"{says} is not summed at all", 1.3, a
+    for axis in axes:
+        rest = tuple(i - (i > axis and not keep) for i in axes if i != axis)
+        for index, which in ((-1, "last"), (0, "first")):
+            word = axes_words("activation", ndim, (axis,)).rstrip("s")
+            one = node("only" if keep else "pick", a, axis=axis, index=index)
+            if keep:
+                one = total(one, (axis,), keep=True)
+            family = {"example": "batch-not-summed"}.get(word, "space-not-summed") if which == "first" else "accumulation-overwritten"
+            yield family, f"{says} takes the {which} {word} only", 1.1, total(one, rest, keep=keep) if rest else one
+    if len(axes) > 1:
+        spatial = tuple(i for i in axes if i >= 2)
+        if spatial and spatial != axes and not keep:
+            for index, which in ((0, "first"), (-1, "last")):
+                one = a
+                for axis in reversed(spatial):
+                    one = node("pick", one, axis=axis, index=index)
+                rest = tuple(i for i in axes if i < 2)
+                yield "space-not-summed", f"{says} takes the {which} position only", 1.1, total(one, rest)
+    yield "maximum-for-sum", f"{says} is a maximum, not a sum", 2.5, total(node("max_along", a, axis=axes), axes, keep=keep) if keep else total(node("max_along", a, axis=axes), axes)
+
+
+def _inverse_count(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
+    (a,), axes = part.args, part.options["axes"]
+    ndim = len(shapes(a))
+    own = tuple(range(ndim)) if axes is None else axes
+    yield "sum-for-mean", f"the division by the number of elements ({part.says}) is missing", 1.0, const(1.0)
+    for chosen in (tuple(c) for k in range(1, ndim + 1) for c in itertools.combinations(range(ndim), k)):
+        if chosen != own:
+            words = axes_words("activation", ndim, chosen)
+            yield "count-wrong", f"divided by the number of {words}, not by that of {axes_words('activation', ndim, own)}", 1.4, inverse_count(a, chosen, "1/n")
+    yield "count-wrong", "divided by n − 1, not by n", 1.4, node("inverse_count_minus", a, axes=axes, minus=1)
+    yield "count-wrong", "divided by n + 1, not by n", 2.0, node("inverse_count_minus", a, axes=axes, minus=-1)
+    yield "count-wrong", "divided by √n, not by n", 2.0, fn("sqrt", part)
+
+
+_RELATED = {
+    "relu": ("abs",), "sigmoid": ("tanh", "sigmoid slope", "cdf"), "tanh": ("sigmoid", "tanh slope"),
+    "exp": ("exp2", "expm1"), "log": ("log2", "log10", "log1p"), "sqrt": ("square",), "square": ("abs", "cube"),
+    "abs": ("square",), "sign": ("abs", "positive"), "cube": ("square",), "cdf": ("sigmoid", "pdf"), "pdf": ("cdf",),
+    "softplus": ("relu", "exp"), "log_sigmoid": ("sigmoid",), "reciprocal": (),
+}  # fmt: skip  # a table
+
+
+def _fn(part: Node, _: Any) -> Iterator[PartEdit]:
+    (a,), name = part.args, part.options["name"]
+    says = _called(part, name)
+    yield "function-missing", f"{says}: the function is not applied ({name} is left out)", 1.3, add(a)
+    yield "function-twice", f"{says}: {name} is applied twice", 1.3, fn(name, part)
+    for other in _RELATED.get(name, ()):
+        yield "function-wrong", f"{says}: {other} in place of {name}", 1.8, fn(other, a)
+    yield "sign-flipped", f"the argument of {says} has the wrong sign", 1.8, fn(name, scaled(a, -1.0))
+    for by in (2.0, 0.5):
+        yield "factor", f"the argument of {says} is multiplied by {by:g}", 2.4, fn(name, scaled(a, by))
+
+
+def _greater(part: Node, _: Any) -> Iterator[PartEdit]:
+    says = _called(part, "the mask")
+    than = part.options["than"]
+    yield "boundary", f"{says}: equality counts as well (≥ for >)", 1.0, part.but(or_equal=True)
+    yield "mask-inverted", f"{says} is inverted", 1.2, part.but(less=True)
+    for other in (0.0, 1.0, 0.5, -1.0, 2 * than):
+        if other != than:
+            yield "threshold-wrong", f"{says}: compared with {other:g}", 2.0, part.but(than=other)
+    yield "mask-missing", f"{says} is nonzero for not zero, whatever the sign", 1.8, node("nonzero", part.args[0])
+
+
+def _where(part: Node, _: Any) -> Iterator[PartEdit]:
+    mask, a, b = part.args
+    says = _called(part, "the case distinction")
+    yield "branches-swapped", f"{says}: the two cases are exchanged", 1.2, node("where", mask, b, a)
+    yield "branch-alone", f"{says}: {_called(a, 'the first case')} everywhere", 1.2, a
+    yield "branch-alone", f"{says}: {_called(b, 'the second case')} everywhere", 1.2, b
+    yield "branch-zero", f"{says}: 0 in the second case", 1.2, mul(mask, a)
+    yield "branch-zero", f"{says}: 0 in the first case", 1.4, mul(one_minus(mask), b)
+
+
+def _within(part: Node, _: Any) -> Iterator[PartEdit]:
+    below = part.options["below"]
+    for other in dict.fromkeys((1.0, 2 * below, below / 2, below * below, math.sqrt(below), 1 / below)):
+        if other != below:
+            yield "threshold-wrong", f"the width is taken as {other:g}, not {below:g}", 1.5, part.but(below=other)
+
+
+def _clip(part: Node, _: Any) -> Iterator[PartEdit]:
+    low, high = part.options["low"], part.options["high"]
+    yield "clip-missing", f"{part.says or 'the result'} is not clipped", 1.1, add(part.args[0])
+    for k in (2.0, 0.5):
+        yield "threshold-wrong", f"{part.says or 'the result'} is clipped {k:g} times as far out", 1.8, part.but(low=low * k, high=high * k)
+    for edge in (1.0, high * high):
+        yield "threshold-wrong", f"clipped at {edge:g}", 1.8, part.but(low=-edge if low < 0 else low, high=edge)
+    for eps in (1e-15, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5):
+        yield "constant-wrong", f"{part.says or 'the result'} is cut off at {eps:g}", 2.0, part.but(low=eps)
+
+
+def _axis(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
+    for axis in range(len(shapes(part.args[0]))):
+        if axis != part.options["axis"]:
+            yield "axes-wrong", f"{part.says or part.op} runs along axis {axis}, not {part.options['axis']}", 1.2, part.but(axis=axis)
+    if part.op == "softmax":
+        yield "function-wrong", f"{part.says or part.op}: exponentials that are not normalised", 1.6, fn("exp", part.args[0])
+        yield "function-wrong", f"{part.says or part.op}: a sigmoid of each", 1.8, fn("sigmoid", part.args[0])
+
+
+def _one_hot(part: Node, _: Any) -> Iterator[PartEdit]:
+    for shift in (1, -1):
+        yield "label-off-by-one", f"the class index is off by one ({'+' if shift > 0 else '−'}1)", 1.2, part.but(shift=shift)
+    yield "ignore-index", "positions to be ignored count", 1.2, part.but(ignore=math.nan)
+
+
+def _conv_options(part: Node, _: Any) -> Iterator[PartEdit]:
+    window: Window = part.options["window"]
+    yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(window))
+    groups = part.options["groups"]
+    if part.op == "conv_dx":
+        for order, words in (("windows", "windows"), ("taps", "taps of the kernel")):
+            yield "accumulation-overwritten", f"overlapping {words} overwrite each other's share, they must add up", 1.1, part.but(order=order)
+    if groups > 1:
+        yield "groups-ignored", "the groups are ignored", 1.5, part.but(groups=1)
+
+
+def window_edits(window: Window) -> Iterator[tuple[str, str, float, Window]]:
+    """One option of a sliding window exchanged."""
+    axes = len(window.stride)
+    one, none = (1,) * axes, (0,) * axes
+    options: dict[tuple[str, tuple[int, ...]], tuple[str, str]] = {
+        ("stride", one): ("stride-ignored", "the stride is ignored"),
+        ("dilation", one): ("dilation-ignored", "the dilation is ignored"),
+        ("before", none): ("padding-ignored", "the padding is ignored: everything is counted from the border of the data"),
+        ("before", tuple(b + 1 for b in window.before)): ("padding-off-by-one", "the padding is one too large"),
+        ("before", tuple(b - 1 for b in window.before)): ("padding-off-by-one", "the padding is one too small"),
+        ("before", tuple(s - 1 - b for s, b in zip(window.span, window.before, strict=True))): (
+            "padding-complement", "padded by kernel − 1 − padding where the padding is due"),
+        ("stride", window.kernel): ("stride-wrong", "the stride is taken as the kernel's size"),
+        ("stride", window.stride[::-1]): ("axes-exchanged", "the stride's axes are exchanged"),
+        ("before", window.before[::-1]): ("axes-exchanged", "the padding's axes are exchanged"),
+        ("dilation", window.dilation[::-1]): ("axes-exchanged", "the dilation's axes are exchanged"),
+        ("dilation", window.stride): ("dilation-wrong", "the stride is taken for the dilation"),
+        ("stride", window.dilation): ("stride-wrong", "the dilation is taken for the stride"),
+        ("before", tuple(2 * b for b in window.before)): ("padding-wrong", "the padding counts twice"),
+        ("before", tuple(b // 2 for b in window.before)): ("padding-wrong", "the padding is halved"),
+        ("stride", tuple(s + 1 for s in window.stride)): ("stride-wrong", "the stride is one too large"),
+        ("dilation", tuple(d + 1 for d in window.dilation)): ("dilation-wrong", "the dilation is one too large"),
+        ("before", tuple(k // 2 for k in window.kernel)): ("padding-wrong", "the padding is half the kernel ('same')"),
+    }  # fmt: skip  # a table
+    for axis in range(axes if axes > 1 else 0):
+        which = f"on spatial axis {axis}"
+        for field, values in (("stride", (1,)), ("dilation", (1,)), ("before", (0, window.before[axis] + 1, window.before[axis] - 1))):
+            own = getattr(window, field)
+            for value in values:
+                changed = (*own[:axis], value, *own[axis + 1 :])
+                word = {"stride": "stride", "dilation": "dilation", "before": "padding"}[field]
+                off = "off-by-one" if field == "before" and value != 0 else "ignored"
+                options.setdefault((field, changed), (f"{word}-{off}", f"the {word} is {value} {which}"))
+    seen = {(f, getattr(window, f)) for f in ("stride", "dilation", "before")}
+    for (field, value), (identifier, name) in options.items():
+        if (field, value) not in seen and (field == "before" or min(value) >= 1):
+            yield identifier, name, 1.0 if "ignored" in identifier else 1.3, replace(window, **{field: value})
+
+
+def _maximum(part: Node, _: Any) -> Iterator[PartEdit]:
+    yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(part.options["window"]))
+    yield "padding-value", "the padding holds 0, which can win", 1.1, part.but(fill=0.0)
+    options = {"window": part.options["window"], "outputs": part.options["outputs"], "ceil": part.options["ceil"]}
+    mean = node("average", part.args[0], count_include_pad=True, divisor=None, **options)
+    yield "function-wrong", "the mean of each window, not its maximum", 1.5, mean
+    yield "function-wrong", "the smallest element of each window, not the largest", 1.5, scaled(replace(part, args=(scaled(part.args[0], -1.0),)), -1.0)
+    yield "function-wrong", "the largest absolute value of each window", 1.5, replace(part, args=(fn("abs", part.args[0]),))
+
+
+def _maximum_dx(part: Node, _: Any) -> Iterator[PartEdit]:
+    yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(part.options["window"]))
+    for winner, identifier, words in (
+        ("last", "tie-last", "of several maxima the last one gets the error"),
+        ("all", "ties-all", "every one of several equal maxima gets the whole error"),
+        ("shared", "ties-shared", "several equal maxima share the error"),
+        ("every", "winner-ignored", "every element of the window gets the error, not the winner alone"),
+        ("corner", "winner-ignored", "the first element of the window gets the error, not the winner"),
+        ("smallest", "winner-wrong", "the smallest element gets the error, not the largest"),
+    ):
+        yield identifier, words, 1.0, part.but(winner=winner)
+    for order in ("windows", "taps", "windows-winners"):
+        yield "accumulation-overwritten", "windows that share an element overwrite each other's error", 1.1, part.but(order=order)
+    g, x = part.args
+    share = node("average_dx", g, x, window=part.options["window"], count_include_pad=True, divisor=None, order="")
+    yield "winner-ignored", "the error is spread evenly over the window, as for a mean", 1.1, share
+
+
+def _average(part: Node, _: Any) -> Iterator[PartEdit]:
+    yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(part.options["window"]))
+    include, size = part.options["count_include_pad"], math.prod(part.options["window"].kernel)
+    words = "the padding is not counted in the divisor" if include else "the padding is counted in the divisor"
+    yield "divisor-wrong", words, 1.0, part.but(count_include_pad=not include)
+    yield "division-missing", "the division by the window's size is missing", 1.0, part.but(divisor=1)
+    if part.options["divisor"] is not None:
+        yield "divisor-wrong", "the given divisor is ignored", 1.0, part.but(divisor=None)
+    for other, what in ((size, f"the kernel's size, {size},"), (part.options["window"].kernel[-1], "the kernel's width"), (size * size, "the kernel's size squared"), (math.prod(part.options["window"].stride), "the product of the strides")):
+        yield "divisor-wrong", f"divided by {what} everywhere", 1.3, part.but(divisor=other)
+    if part.op == "average_dx":
+        for order in ("windows", "taps"):
+            yield "accumulation-overwritten", "windows that share an element overwrite each other's error", 1.1, part.but(order=order)
+        yield "winner", "the whole error goes to the largest element, as for a maximum", 1.5, node("maximum_dx", *part.args, window=part.options["window"], winner="first", order="")
+
+
+def _pad(part: Node, _: Any) -> Iterator[PartEdit]:
+    for mode in ("zeros", "reflect", "replicate", "circular", "symmetric"):
+        if mode != part.options["mode"]:
+            yield "padding-mode-wrong", f"padded by {mode}, not by {part.options['mode']}", 1.0, part.but(mode=mode)
+
+
+def _unpad(part: Node, _: Any) -> Iterator[PartEdit]:
+    for mode in ("reflect", "replicate", "circular"):
+        if mode != part.options["mode"]:
+            yield "padding-mode-wrong", f"the padding is folded back by {mode}, not by {part.options['mode']}", 1.2, part.but(mode=mode)
+    yield "padding-fold-missing", "what the copied border got as padding is not handed back to it", 1.0, part.but(mode="zeros")
+
+
+_BUILDERS: dict[str, Callable[[Node, Any], Iterator[PartEdit]]] = {
+    "add": _add, "mul": _mul, "const": _const, "sum": _sum, "inverse_count": _inverse_count, "fn": _fn, "greater": _greater,
+    "where": _where, "within": _within, "clip": _clip, "softmax": _axis, "log_softmax": _axis, "one_hot": _one_hot,
+    "conv": _conv_options, "conv_dx": _conv_options, "conv_dw": _conv_options, "maximum": _maximum, "maximum_dx": _maximum_dx,
+    "average": _average, "average_dx": _average, "pad": _pad, "unpad": _unpad,
+}  # fmt: skip  # a table

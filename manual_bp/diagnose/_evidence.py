@@ -1,0 +1,191 @@
+"""What is kept of each probe while a candidate is judged, so that a wrong quantity can be diagnosed afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from manual_bp.compare import Item
+from manual_bp.network import TARGET
+from manual_bp.report import Check, Diagnosis, Finding, Report
+from manual_bp.trace import Array
+
+from ._case import Case
+from ._diagnose import Effort, diagnose
+from ._graph import Graph
+from ._words import hint_for
+
+#: Bytes of arrays that are held at most; probes on which nothing is wrong are given up first.
+BUDGET = 1 << 28
+
+#: Statuses that a diagnosis is made for.
+DIAGNOSED = frozenset({"wrong", "nonfinite", "mismatch"})
+
+#: Quantities that are diagnosed at most, in execution order.
+MOST = 40
+
+Progress = Callable[[str, int, int], None]
+Locate = Callable[[str], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Probe:
+    """References to one probe's arrays; nothing is copied."""
+
+    name: str
+    values: Mapping[str, Array]
+    reported: Mapping[str, Array]
+    items: Mapping[str, Item]
+    statuses: Mapping[str, str]
+    before: Mapping[str, Array]
+
+    @property
+    def size(self) -> int:
+        return sum(a.nbytes for a in self.values.values()) + sum(
+            i.isolated.value.nbytes + i.isolated.allowed.nbytes for i in self.items.values() if i.isolated
+        )
+
+    @property
+    def wrong(self) -> bool:
+        return any(s in DIAGNOSED for s in self.statuses.values())
+
+
+class Evidence:
+    """Collects the probes of one comparison.
+
+    Parameters
+    ----------
+    graph
+        Who computes what from what.
+    more
+        From the name of a quantity to further cases of it, where the candidate can be run again.
+    locate
+        From the name of a quantity to the place in the user's code that makes it.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        more: Callable[[str], Iterable[Case]] | None = None,
+        locate: Locate | None = None,
+        budget: int = BUDGET,
+    ) -> None:
+        self.graph = graph
+        self.more = more
+        self.locate = locate
+        self._budget = budget
+        self._probes: list[_Probe] = []
+        self._last: Mapping[str, Array] = {}
+
+    def add(
+        self, probe: str, reported: Mapping[str, Array], y: object, items: Sequence[Item], checks: Sequence[Check]
+    ) -> None:
+        """Remember one probe: what the candidate reports, the target, what is expected, and the verdicts."""
+        known = {i.quantity.name: i.isolated.value for i in items if i.isolated is not None}
+        own = {n: a for n, a in reported.items() if n not in known or a.shape == known[n].shape}
+        values = {**known, **own}
+        if isinstance(y, np.ndarray):
+            values[TARGET] = y
+        made = _Probe(
+            name=probe,
+            values=values,
+            reported=reported,
+            items={i.quantity.name: i for i in items},
+            statuses={c.name: c.status for c in checks},
+            before=self._last,
+        )
+        self._last = own
+        self._probes.append(made)
+        while len(self._probes) > 1 and sum(p.size for p in self._probes) > self._budget:
+            right = next((p for p in self._probes if not p.wrong), None)
+            self._probes.remove(right if right is not None else self._probes[-1])
+
+    def cases(self, name: str) -> list[Case]:
+        """One quantity on every probe that was kept."""
+        found = (self._case(name, probe) for probe in self._probes)
+        return [case for case in found if case is not None]
+
+    def _case(self, name: str, probe: _Probe) -> Case | None:
+        item, reported = probe.items.get(name), probe.reported.get(name)
+        expected = (item.isolated or item.end_to_end) if item else None
+        if item is None or reported is None or expected is None:
+            return None
+        excused = None
+        if item.kinks is not None and reported.shape == expected.value.shape:
+            excused = item.kinks.mask & item.kinks.valid(reported)
+        same = reported.shape == expected.value.shape
+        return Case(
+            probe=probe.name,
+            quantity=name,
+            values=probe.values,
+            reported=reported,
+            right=expected.value,
+            allowed=np.broadcast_to(expected.allowed, expected.value.shape) if same else np.zeros(0),
+            wrong=probe.statuses.get(name) in DIAGNOSED,
+            excused=excused if excused is not None and excused.any() else None,
+            before=probe.before,
+        )
+
+
+def attach(
+    report: Report, evidence: Evidence, *, effort: Effort | None = None, progress: Progress | None = None
+) -> Report:
+    """The report with a diagnosis for each wrong quantity, and a finding that says it."""
+    wrong = [c for c in report.checks if c.status in DIAGNOSED]
+    if not wrong:
+        return report
+    names = list(dict.fromkeys(c.name for c in wrong))[:MOST]
+    diagnoses: dict[str, Diagnosis] = {}
+    for done, name in enumerate(names):
+        if progress:
+            progress(name, done, len(names))
+        found = _one(name, [c for c in wrong if c.name == name], evidence, effort)
+        if found is not None:
+            diagnoses[name] = found
+    if progress:
+        progress("", len(names), len(names))
+    checks = tuple(
+        replace(c, diagnosis=diagnoses[c.name]) if c.status in DIAGNOSED and c.name in diagnoses else c for c in report.checks
+    )
+    said = tuple(
+        _finding(name, found, [c for c in wrong if c.name == name])
+        for name, found in diagnoses.items()
+        if found.confidence != "unexplained"
+    )
+    return replace(report, checks=checks, findings=(*report.findings, *said))
+
+
+def _one(name: str, checks: Sequence[Check], evidence: Evidence, effort: Effort | None) -> Diagnosis | None:
+    location = evidence.locate(name) if evidence.locate else ""
+    notes = [c.note for c in checks if "in place" in c.note and not (c.isolated and c.isolated.mismatched)]
+    if len(notes) == len(checks):
+        return Diagnosis(
+            name=notes[0],
+            identifier="in-place",
+            evidence=f"seen on {len(notes)} probe{'s' if len(notes) > 1 else ''}, by comparing each array's bits before and after",
+            confidence="certain",
+            leftover=0.0,
+            hint=hint_for("in-place"),
+            location=location,
+        )
+    cases = evidence.cases(name)
+    if not any(case.wrong for case in cases):
+        return None
+    more = evidence.more
+    return diagnose(
+        evidence.graph, cases, effort=effort, more=(lambda: more(name)) if more else None, location=location
+    )
+
+
+def _finding(name: str, found: Diagnosis, checks: Sequence[Check]) -> Finding:
+    others = f", or {', or '.join(found.alternatives[:3])}" if found.alternatives else ""
+    return Finding(
+        kind="wrong",
+        name=name,
+        step=checks[0].step,
+        text=f"{found.name}{others}: {found.evidence}",
+        probes=tuple(dict.fromkeys(c.probe for c in checks)),
+    )

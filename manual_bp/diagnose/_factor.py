@@ -1,0 +1,141 @@
+"""Constant factors: found by division, then named by what they could be."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ._case import Case
+from ._edit import Edit, axes_words
+from ._edits import Setting
+from ._evaluate import MISFIT, ROUNDOFF
+from ._node import Node, const, fn, inverse_count, leaves, mul, node, operand, scaled
+from ._ops import rounded
+
+#: A factor that is fitted to the numbers needs so many elements to be believed.
+ENOUGH = 4
+
+
+def factor_edits(s: Setting, wrong: Sequence[Case]) -> Iterator[Edit]:
+    """The right result times a factor: a count or its inverse, a plain number, or what fits."""
+    ratios = [_ratio(case, s.root) for case in wrong]
+    if any(r is None for r in ratios):
+        return
+    known = [r for r in ratios if r is not None]
+    named = False
+    for name, identifier, cost, factor in _factors(s):
+        try:
+            values = [float(case.evaluator.value(factor)) for case in wrong]
+        except MISFIT:
+            continue
+        if all(abs(v - r) <= tolerance * abs(r) for v, (r, tolerance, _) in zip(values, known, strict=True)):
+            named = True
+            yield Edit(identifier=identifier, name=f"{s.quantity} {name}", tree=mul(s.root, factor), cost=cost)
+    first = known[0][0]
+    elements = sum(n for _, _, n in known)
+    if named or elements < ENOUGH or any(abs(r - first) > (t + known[0][1]) * abs(first) for r, t, _ in known):
+        return
+    best = min(known, key=lambda k: k[1])[0]
+    if abs(best - 1) < 1e-3:
+        name = f"{s.quantity} is off by a relative {best - 1:.3g} everywhere"
+        yield Edit(identifier="perturbed", name=name, tree=scaled(s.root, best), cost=4.0, fitted=True)
+    else:
+        name = f"{s.quantity} is {best:.6g} times the right one (a factor fitted to the numbers)"
+        yield Edit(identifier="constant-factor", name=name, tree=scaled(s.root, best), cost=4.0, fitted=True)
+
+
+def _ratio(case: Case, root: Node) -> tuple[float, float, int] | None:
+    """The one factor between what is right and what was reported, its relative uncertainty, and how many elements say so."""
+    right, got = case.evaluator.keep(root), case.claimed
+    if right.shape != got.shape:
+        return None
+    use = (right != 0) & np.isfinite(right) & np.isfinite(got)
+    if case.excused is not None:
+        use &= ~case.excused
+    if not use.any() or not np.isfinite(got).all():
+        return None
+    bound = case.evaluator.error(root, case.dtype)
+    bound = 4 * bound + (case.allowed if case.allowed.shape == right.shape else 0.0)
+    doubt = (np.broadcast_to(bound, right.shape)[use] + ROUNDOFF[case.dtype] * np.abs(right[use])) / np.abs(right[use])
+    doubt = np.where(np.isfinite(doubt), doubt, np.inf)
+    at = int(np.argmin(doubt))
+    factor = float(got[use][at] / right[use][at])
+    if factor == 0 or not math.isfinite(factor) or not np.isfinite(doubt[at]):
+        return None
+    off = np.abs(got - factor * right) > 2 * (abs(factor) + 1) * np.broadcast_to(bound, right.shape)
+    if case.excused is not None:
+        off &= ~case.excused
+    if (off & np.isfinite(right)).any():
+        return None
+    return factor, 4 * float(doubt[at]) + 1e-15, int(use.sum())
+
+
+def _factors(s: Setting) -> Iterator[tuple[str, str, float, Node]]:
+    """Words, identifier, cost and formula of each factor that has a name."""
+    for value, words in (
+        (-1.0, "has the wrong sign"), (2.0, "is twice as large"), (0.5, "is half as large"), (3.0, "is three times as large"),
+        (4.0, "is four times as large"), (0.25, "is a quarter"), (-2.0, "is twice as large with the wrong sign"),
+        (-0.5, "is half as large with the wrong sign"), (10.0, "is ten times as large"), (0.1, "is a tenth"),
+        (math.log(2), "is ln 2 times as large (logarithm to another base)"), (1 / math.log(2), "is 1/ln 2 times as large (logarithm to another base)"),
+        (1 / math.log(10), "is 1/ln 10 times as large (logarithm to another base)"), (math.pi, "is π times as large"),
+        (math.sqrt(2), "is √2 times as large"), (math.sqrt(0.5), "is 1/√2 times as large"),
+    ):  # fmt: skip  # a table
+        base = "logarithm" in words
+        identifier = "sign-flipped" if value == -1 else "log-base" if base else "constant-factor"
+        yield words, identifier, 0.9 if value == -1 else 1.2, const(value)
+    for words, count in _counts(s):
+        cost = 1.1 if words.startswith(("the number of examples", "the number of all")) else 1.3
+        yield f"is divided by {words}: a mean where a sum is due", "mean-for-sum", cost, count
+        more = fn("reciprocal", count)
+        yield f"is multiplied by {words}: a sum where a mean is due", "sum-for-mean", cost, more
+        yield f"is divided by the root of {words}", "wrong-count", 2.0, fn("sqrt", count)
+        yield f"is divided by the square of {words}", "mean-for-sum", 2.0, fn("square", count)
+
+
+def _counts(s: Setting) -> Iterator[tuple[str, Node]]:
+    """1 / count, for every count that the shapes of the operands offer."""
+    seen: set[tuple[str, tuple[int, ...]]] = set()
+    parameters = s.graph.parameters()
+    found = leaves(s.root)
+    if not found or all(name.startswith("right:") for name in found):
+        makers = [s.graph.step(m) for m in s.graph.makers(s.quantity)]
+        names = [n for m in makers if m is not None for n in (m.name, *m.inputs)]
+        found = {n: operand(n) for n in dict.fromkeys(names) if n in s.shapes}
+    order = sorted(found.items(), key=lambda item: item[1].options["name"] not in s.graph.makers(s.quantity))
+    for name, leaf in order:
+        shape = s.shapes.get(name)
+        if shape is None:
+            continue
+        kind = "parameter" if name.removesuffix(".grad") in parameters else "activation"
+        ndim = len(shape)
+        for k in range(1, ndim + 1):
+            for axes in itertools.combinations(range(ndim), k):
+                size = math.prod(shape[a] for a in axes)
+                words = f"the number of {axes_words(kind, ndim, axes)} of {leaf.options['name']}" if axes != (0,) or kind != "activation" else "the number of examples"  # type: ignore[arg-type]  # one of the three words
+                if k == ndim:
+                    words = f"the number of all elements of {leaf.options['name']}"
+                if size > 1 and (words, axes) not in seen:
+                    seen.add((words, axes))
+                    yield words, inverse_count(leaf, axes, "1/n")
+
+
+def precision_edits(s: Setting, wrong: Sequence[Case]) -> Iterator[Edit]:
+    """A result whose numbers all are those of a lower precision, as far off as that precision explains."""
+    for to in ("float32", "float16", "bfloat16"):
+        if to == s.dtype or not all(_representable(case, to) for case in wrong):
+            continue
+        tree = node("computed_in", s.root, to=to)
+        yield Edit(identifier="precision-lowered", name=f"{s.quantity} is computed in {to}", tree=tree, cost=1.6, precision=to)
+
+
+def _representable(case: Case, to: str) -> bool:
+    got = case.claimed
+    if not np.isfinite(got).all() or got.shape != case.right.shape:
+        return False
+    with np.errstate(all="ignore"):
+        right = np.asarray(case.right, np.float64)
+        telling = (right != 0) & (rounded(right, to=to) != right)
+        return bool((rounded(got, to=to) == got).all()) and int(telling.sum()) >= min(ENOUGH, right.size)

@@ -1,0 +1,147 @@
+"""Losses and update steps as trees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from manual_bp import nn
+
+from ._node import Node, add, const, fn, inverse_count, mul, neg, node, one_minus, total
+
+_FLOOR = float(np.float32(1e-12))
+
+
+def loss_formulas(loss: Any, p: Node, t: Node, ndim: int, target_ndim: int) -> tuple[Node, Node] | None:
+    """The loss of prediction p and target t, and ∂L/∂p; None if the loss is not known here or has reduction 'none'."""
+    if getattr(loss, "reduction", "none") == "none":
+        return None
+    elementwise = _elementwise(loss, p, t)
+    if elementwise is not None:
+        value, slope = elementwise
+        if loss.reduction == "sum":
+            return total(value, None, says="L"), slope
+        share = inverse_count(p, None, "1/N of the mean")
+        return mul(total(value, None, says="Σ ℓ"), share, says="L"), mul(slope, share, says="∂L/∂p")
+    if isinstance(loss, nn.NLLLoss | nn.CrossEntropyLoss) and ndim >= 2:
+        return _classes(loss, p, t, ndim, target_ndim)
+    return None
+
+
+def _elementwise(loss: Any, p: Node, t: Node) -> tuple[Node, Node] | None:
+    """ℓ and ∂ℓ/∂p of each element."""
+    d = add(p, neg(t), says="p − t")
+    match loss:
+        case nn.MSELoss():
+            return fn("square", d, "(p − t)²"), mul(const(2.0), d, says="2 (p − t)")
+        case nn.HalfSquaredError():
+            return mul(const(0.5, "½"), fn("square", d, "(p − t)²")), mul(d, says="p − t")
+        case nn.L1Loss():
+            return fn("abs", d, "|p − t|"), fn("sign", d, "sign(p − t)")
+        case nn.HuberLoss():
+            width = loss.delta
+            inside = mul(const(0.5, "½"), fn("square", d, "d²"), says="½ d²")
+            size = fn("abs", d, "|d|")
+            outside = mul(const(width, "δ"), add(size, const(-width / 2, "−½ δ")), says="δ (|d| − ½ δ)")
+            return node("where", _within(d, width), inside, outside), node("clip", d, low=-width, high=width)
+        case nn.SmoothL1Loss(beta=beta) if beta > 0:
+            inside = mul(const(0.5, "½"), fn("square", d, "d²"), const(1 / beta, "1/β"), says="½ d²/β")
+            outside = add(fn("abs", d, "|d|"), const(-beta / 2, "−½ β"), says="|d| − ½ β")
+            slope = node("clip", mul(d, const(1 / beta, "1/β"), says="d/β"), low=-1.0, high=1.0)
+            return node("where", _within(d, beta), inside, outside), slope
+        case nn.BCELoss(weight=weight):
+            return _bce(p, t, weight)
+        case nn.BCEWithLogitsLoss(weight=weight, pos_weight=positive):
+            return _logits(p, t, weight, positive)
+    return None
+
+
+def _within(d: Node, width: float) -> Node:
+    return node("within", d, below=width, says="|d| < width")
+
+
+def _bce(p: Node, t: Node, weight: Any) -> tuple[Node, Node]:
+    w = [] if weight is None else [const(np.asarray(weight, np.float64), "the weight")]  # type: ignore[arg-type]  # an array is a constant, too
+    first = mul(t, _clamped_log(p, "log p"), says="t log p")
+    second = mul(one_minus(t), _clamped_log(one_minus(p), "log(1 − p)"), says="(1 − t) log(1 − p)")
+    denominator = node("clip", mul(p, one_minus(p), says="p (1 − p)"), low=_FLOOR, high=1.0, says="p (1 − p)")
+    slope = mul(add(p, neg(t), says="p − t"), fn("reciprocal", denominator, "1/(p (1 − p))"), *w)
+    return mul(neg(add(first, second, says="the log-likelihood")), *w), slope
+
+
+def _clamped_log(a: Node, says: str) -> Node:
+    return node("clip", fn("log", a, says), low=-100.0, high=np.inf, says=says)
+
+
+def _logits(z: Node, t: Node, weight: Any, positive: Any) -> tuple[Node, Node]:
+    w = [] if weight is None else [const(np.asarray(weight, np.float64), "the weight")]  # type: ignore[arg-type]  # an array is a constant, too
+    c = [] if positive is None else [const(np.asarray(positive, np.float64), "the positive weight")]  # type: ignore[arg-type]  # likewise
+    s = fn("sigmoid", z, "σ(z)")
+    first = mul(*c, t, fn("log_sigmoid", z, "log σ(z)"), says="t log σ(z)")
+    second = mul(one_minus(t), fn("log_sigmoid", neg(z), "log(1 − σ(z))"), says="(1 − t) log(1 − σ(z))")
+    value = mul(neg(add(first, second, says="the log-likelihood")), *w)
+    if not c:
+        return value, mul(add(s, neg(t), says="σ(z) − t"), *w)
+    share = add(mul(*c, t, says="c t"), one_minus(t), says="c t + 1 − t")
+    return value, mul(add(mul(share, s), neg(mul(*c, t, says="c t"))), *w)
+
+
+def _classes(loss: Any, p: Node, t: Node, ndim: int, target_ndim: int) -> tuple[Node, Node] | None:
+    logits = isinstance(loss, nn.CrossEntropyLoss)
+    logs = node("log_softmax", p, axis=1, says="log softmax") if logits else p
+    weight = None if loss.weight is None else np.asarray(loss.weight, np.float64).reshape(-1, *(1,) * (ndim - 2))
+    factors = [] if weight is None else [const(weight, "the class weights")]  # type: ignore[arg-type]  # an array is a constant, too
+    smoothing = float(getattr(loss, "label_smoothing", 0.0))
+    by_class = target_ndim == ndim - 1
+    hot = node("one_hot", t, p, axis=1, ignore=float(loss.ignore_index), says="the one-hot target") if by_class else t
+    certain = mul(hot, *factors, says="w · one-hot") if factors else hot
+    q = certain
+    if smoothing:
+        counted = total(hot, (1,), keep=True, says="1 where counted") if by_class else const(1.0)
+        share = node("like_classes", p, smoothing=smoothing, says="the smoothing's share")
+        smooth = mul(counted, share, *factors, says="the smoothing's share")
+        q = add(mul(const(1 - smoothing, "1 − smoothing"), certain), smooth, says="the smoothed target")
+    value = neg(total(mul(q, logs, says="q log p"), None, says="Σ q log p"))
+    if logits:
+        mass = total(q, (1,), keep=True, says="Σ q")
+        slope = add(mul(node("softmax", p, axis=1, says="softmax"), mass, says="softmax · Σ q"), neg(q), says="softmax − q")
+    else:
+        slope = neg(q)
+    if loss.reduction == "sum":
+        return value, slope
+    if by_class:
+        share = fn("reciprocal", total(certain, None, says="Σ w"), "1/N of the mean")
+    else:
+        share = inverse_count(p, tuple(i for i in range(ndim) if i != 1), "1/N of the mean")
+    return mul(value, share, says="L"), mul(slope, share, says="∂L/∂p")
+
+
+# ------------------------------------------------------------------ updates
+
+
+def update_formula(optimizer: Any, theta: Node, g: Node) -> Node | None:
+    """The parameter after the first step of an optimiser; None if it is not known here."""
+    rate, decay = const(optimizer.lr, "the learning rate"), getattr(optimizer, "weight_decay", 0.0)
+    decoupled = isinstance(optimizer, nn.AdamW)
+    if isinstance(optimizer, nn.SGD | nn.Adam) and decay and not decoupled:
+        g = add(g, mul(const(decay, "the weight decay λ"), theta, says="λ θ"), says="g + λ θ")
+    if isinstance(optimizer, nn.SGD):
+        direction = g
+        if optimizer.momentum and optimizer.nesterov:
+            ahead = mul(const(optimizer.momentum, "the momentum μ"), g, says="μ b")
+            direction = add(g, ahead, says="g + μ b")
+        return add(theta, neg(mul(rate, direction, says="lr · d")), says="θ − lr d")
+    if isinstance(optimizer, nn.Adam):
+        beta1, beta2 = optimizer.betas
+        m = mul(const(1 - beta1, "1 − β₁"), g, says="m")
+        v = mul(const(1 - beta2, "1 − β₂"), fn("square", g, "g²"), says="v")
+        m_hat = mul(m, const(1 / (1 - beta1), "the bias correction of m"), says="m̂")
+        v_hat = mul(v, const(1 / (1 - beta2), "the bias correction of v"), says="v̂")
+        size = add(fn("sqrt", v_hat, "√v̂"), const(optimizer.eps, "ε"), says="√v̂ + ε")
+        step = mul(rate, m_hat, fn("reciprocal", size, "1/(√v̂ + ε)"), says="lr m̂ / (√v̂ + ε)")
+        start = theta
+        if decoupled and decay:
+            start = mul(theta, add(const(1.0), neg(mul(rate, const(decay, "the weight decay λ"), says="lr λ"))), says="θ (1 − lr λ)")
+        return add(start, neg(step), says="θ − lr m̂ / (√v̂ + ε)")
+    return None

@@ -1,0 +1,198 @@
+"""Who computes what from what: a network (or a torch program) as the diagnosis sees it, and the formula of each quantity."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from manual_bp.network import INPUT, TARGET, Network
+from manual_bp.trace import GRAD, NEW
+
+from ._formulas import Operands, formulas_of
+from ._formulas_loss import loss_formulas, update_formula
+from ._node import Node, add, const, operand
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+#: How many unreported quantities in a row are written out in a formula.
+DEPTH = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step: its layer (None if it is none that is known here), what it reads, its parameters by local name."""
+
+    name: str
+    layer: Any
+    inputs: tuple[str, ...]
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """The steps in execution order, the loss, the optimiser.
+
+    ``reported`` names what the candidate gave by itself; what it kept to itself is written out inside the formulas of
+    what follows. None means everything.
+    """
+
+    steps: tuple[Step, ...]
+    loss_name: str
+    loss: Any
+    output: str
+    optimizer: Any = None
+    reported: Collection[str] | None = None
+
+    @classmethod
+    def of(cls, network: Network) -> Graph:
+        """The graph of a described network."""
+        steps = tuple(
+            Step(
+                name=n.name,
+                layer=n.layer,
+                inputs=n.inputs,
+                params={p: f"{n.name}.{p}" for p in (*n.layer.parameter_shapes(), *n.layer.buffer_shapes())},
+            )
+            for n in network.nodes
+        )
+        return cls(
+            steps=steps,
+            loss_name=network.loss_name,
+            loss=network.loss,
+            output=network.output,
+            optimizer=network.optimizer,
+        )
+
+    def step(self, name: str) -> Step | None:
+        """The step of that name."""
+        return next((s for s in self.steps if s.name == name), None)
+
+    def parameters(self) -> frozenset[str]:
+        """Global names of all parameters and buffers."""
+        return frozenset(name for s in self.steps for name in s.params.values())
+
+    def makers(self, quantity: str) -> tuple[str, ...]:
+        """Names of the steps (the loss, "update") whose formula gives the quantity."""
+        if quantity == self.loss_name:
+            return (self.loss_name,)
+        if quantity.endswith(NEW):
+            return ("update",)
+        base = quantity.removesuffix(GRAD)
+        if base == quantity or base in self.parameters():
+            return tuple(s.name for s in self.steps if base in (s.name, *s.params.values()))
+        readers = tuple(s.name for s in self.steps if base in s.inputs)
+        return (*readers, self.loss_name) if base == self.output and self.loss is not None else readers
+
+    def with_part(self, name: str, part: Any) -> Graph:
+        """The same graph with one layer, the loss or the optimiser exchanged."""
+        if name == self.loss_name:
+            return replace(self, loss=part)
+        if name == "update":
+            return replace(self, optimizer=part)
+        return replace(self, steps=tuple(replace(s, layer=part) if s.name == name else s for s in self.steps))
+
+    def part(self, name: str) -> Any:
+        """The layer, loss or optimiser of that name."""
+        if name == self.loss_name:
+            return self.loss
+        if name == "update":
+            return self.optimizer
+        found = self.step(name)
+        return found.layer if found else None
+
+    # ------------------------------------------------------------------ formulas
+
+    def formula(self, quantity: str, shapes: Shapes) -> Node | None:
+        """What the quantity is by definition, None if one of the steps that make it is not known here."""
+        try:
+            return _Writer(self, shapes).formula(quantity)
+        except (KeyError, ValueError, TypeError, AttributeError):
+            return None  # a layer that is not what it seems; there is no formula then, only the generic edits
+
+
+class _Writer:
+    """Writes one formula; an operand that stands in it twice is one node."""
+
+    def __init__(self, graph: Graph, shapes: Shapes) -> None:
+        self.graph, self.shapes = graph, shapes
+        self.known: dict[str, Node] = {}
+
+    def formula(self, quantity: str, depth: int = 0) -> Node | None:
+        graph = self.graph
+        if quantity == graph.loss_name:
+            return self._loss(depth, 0)
+        if quantity.endswith(NEW):
+            base = quantity.removesuffix(NEW)
+            return update_formula(
+                graph.optimizer, self.leaf(base, depth), self.leaf(base + GRAD, depth, "the gradient")
+            )
+        base = quantity.removesuffix(GRAD)
+        owners = [s for s in graph.steps if base in s.params.values()]
+        if base != quantity and owners:
+            parts = []
+            for s in owners:
+                local = next(k for k, v in s.params.items() if v == base)
+                found = formulas_of(s.layer, self._operands(s, depth))
+                parts.append(found.params.get(local) if found else None)
+            return _sum(parts)
+        step = graph.step(base)
+        if base == quantity:
+            if step is None:
+                return None
+            found = formulas_of(step.layer, self._operands(step, depth))
+            return found.y if found else None
+        return _sum(self._contributions(base, depth))
+
+    def _contributions(self, base: str, depth: int) -> list[Node | None]:
+        graph, parts = self.graph, []
+        for s in graph.steps:
+            if base in s.inputs:
+                found = formulas_of(s.layer, self._operands(s, depth))
+                parts += [found.inputs[i] if found else None for i, read in enumerate(s.inputs) if read == base]
+        if base == graph.output:
+            parts.append(self._loss(depth, 1))
+        return parts
+
+    def _loss(self, depth: int, which: int) -> Node | None:
+        graph = self.graph
+        p, t = self.leaf(graph.output, depth, "the prediction"), operand(TARGET, "the target")
+        self.known.setdefault(TARGET, t)
+        target = self.shapes.get(TARGET, ())
+        found = loss_formulas(graph.loss, p, self.known[TARGET], len(self.shapes[graph.output]), len(target))
+        return found[which] if found else None
+
+    def _operands(self, s: Step, depth: int) -> Operands:
+        inputs = tuple(self.leaf(name, depth, "the input") for name in s.inputs)
+        words = {"weight": _weight_word(s.layer), "bias": "the bias", "mask": "the mask"}
+        params = {local: self.leaf(name, depth, words.get(local, local)) for local, name in s.params.items()}
+        g = self.leaf(s.name + GRAD, depth, "the upstream gradient")
+        return Operands(inputs, params, g, len(self.shapes[s.inputs[0]]))
+
+    def leaf(self, name: str, depth: int, says: str = "") -> Node:
+        """The operand, or the formula of what was not reported."""
+        if name not in self.known:
+            given = self.graph.reported is None or name in self.graph.reported or name in (INPUT, TARGET)
+            written = None
+            if not given and name not in self.graph.parameters() and depth < DEPTH:
+                written = self.formula(name, depth + 1)
+            self.known[name] = written if written is not None else operand(name, f"{says} {name}".strip())
+        return self.known[name]
+
+
+def _weight_word(layer: Any) -> str:
+    return "the kernel" if type(layer).__name__.startswith("Conv") else "the weight"
+
+
+def _sum(parts: list[Node | None]) -> Node | None:
+    known = [p for p in parts if p is not None]
+    if not known or len(known) < len(parts):
+        return None
+    if len(known) == 1:
+        return known[0]
+    return add(*(p.called(f"from reader {i + 1}") for i, p in enumerate(known)), says="the sum over all readers")
+
+
+def generic(name: str) -> Node:
+    """A quantity without a formula: the reference's own answer, on which generic edits are made."""
+    return add(operand(f"right:{name}", "the right result"), const(0.0), says="the result")
