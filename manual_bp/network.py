@@ -7,6 +7,7 @@ the torch.nn one in ``manual_bp_torch.build``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -190,37 +191,49 @@ class Network:
         for node in self.nodes:
             own = self._local(node, params)
             trace.update({f"{node.name}.{p}": a for p, a in own.items()})
-            arguments = [trace[name] for name in node.inputs]
-            trace[node.name], caches[node.name] = guard.call(
-                node.name, "forward", lambda p, *a, layer=node.layer: layer.forward(p, *a), own, *arguments
+            with _blaming(node.name, "forward"):
+                arguments = (own | self._masks(node, params), *(trace[name] for name in node.inputs))
+                trace[node.name], caches[node.name] = guard.call(node.name, "forward", node.layer.forward, *arguments)
+        with _blaming(self.loss_name, "forward"):
+            trace[self.loss_name], cache = guard.call(
+                self.loss_name, "forward", lambda _, p, t: self.loss.forward(p, t), {}, trace[self.output], y
             )
-        trace[self.loss_name], cache = guard.call(
-            self.loss_name, "forward", lambda _, p, t: self.loss.forward(p, t), {}, trace[self.output], y
-        )
-        grads: Trace = {self.output: guard.call(self.loss_name, "backward", lambda _: self.loss.backward(cache), {})}
-        trace[self.output + GRAD] = grads[self.output]
+        with _blaming(self.loss_name, "backward"):
+            gradient = guard.call(self.loss_name, "backward", lambda _: self.loss.backward(cache), {})
+            grads: Trace = {self.output: np.asarray(gradient)}
+            trace[self.output + GRAD] = grads[self.output]
         for node in reversed(self.nodes):
-            result = guard.call(
-                node.name,
-                "backward",
-                lambda _, g, layer=node.layer, cache=caches[node.name]: layer.backward(cache, g),
-                {},
-                grads[node.name],
-            )
-            for parameter, gradient in result.params.items():
-                trace[f"{node.name}.{parameter}{GRAD}"] = gradient
-            for name, gradient in zip(node.inputs, result.inputs, strict=True):
-                # multivariate chain rule: the gradients of all consumers add up
-                grads[name] = grads[name] + gradient if name in grads else gradient
-            for name in node.inputs:
-                if self.consumers(name)[0] == node.name:
-                    trace[name + GRAD] = grads[name]
+            with _blaming(node.name, "backward"):
+                self._step_back(node, caches[node.name], trace, grads, guard)
         if self.optimizer is not None:
-            trained = {name: params[name] for name in self.parameter_shapes()}
-            found = {name: trace[name + GRAD] for name in trained}
-            state = self.optimizer.initial_state(trained)
-            updated, _ = self.optimizer.step(trained, found, state)
-            trace.update({name + NEW: array for name, array in updated.items()})
+            with _blaming("update", "forward"):
+                self._update(self.optimizer, trace, params)
+
+    def _step_back(self, node: Node, cache: Any, trace: Trace, grads: Trace, guard: _Guard) -> None:
+        """One step's backward pass, and what it adds to the gradients of what it read."""
+        result = guard.call(
+            node.name, "backward", lambda _, upstream: node.layer.backward(cache, upstream), {}, grads[node.name]
+        )
+        for parameter, gradient in result.params.items():
+            trace[f"{node.name}.{parameter}{GRAD}"] = np.asarray(gradient)
+        for name, gradient in zip(node.inputs, result.inputs, strict=True):
+            # multivariate chain rule: the gradients of all consumers add up
+            grads[name] = np.asarray(grads[name] + gradient if name in grads else gradient)
+        for name in node.inputs:
+            if self.consumers(name)[0] == node.name:
+                trace[name + GRAD] = grads[name]
+
+    def _update(self, optimizer: Optimizer, trace: Trace, params: Mapping[str, Array]) -> None:
+        trained = {name: params[name] for name in self.parameter_shapes()}
+        found = {name: trace[name + GRAD] for name in trained}
+        updated, _ = optimizer.step(trained, found, optimizer.initial_state(trained))
+        trace.update({name + NEW: array for name, array in updated.items()})
+
+    @staticmethod
+    def _masks(node: Node, params: Mapping[str, Array]) -> dict[str, Array]:
+        """A dropout step's given mask: of its input's shape, so no parameter or buffer of the description."""
+        mask = params.get(f"{node.name}.mask")
+        return {} if mask is None else {"mask": mask}
 
     def _local(self, node: Node, params: Mapping[str, Array]) -> dict[str, Array]:
         names = (*node.layer.parameter_shapes(), *node.layer.buffer_shapes())
@@ -241,24 +254,30 @@ class _StepError(Exception):
         self.failure = failure
 
 
+@contextmanager
+def _blaming(step: str, phase: str) -> Iterator[None]:
+    """Whatever goes wrong in the block, wrong results included, is that step's failure."""
+    try:
+        with np.errstate(all="ignore"):  # what overflows shows in the numbers
+            yield
+    except ManualBPError:
+        raise
+    except Exception as error:
+        raise _StepError(Failure(step, phase, f"{type(error).__name__}: {error}")) from error
+
+
 class _Guard:
-    """How a layer is called: what becomes of the arrays that it is given, and of what it raises."""
+    """How a layer is called: what becomes of the arrays that it is given."""
 
     def call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
-        try:
-            with np.errstate(all="ignore"):  # what overflows shows in the numbers
-                return self._call(step, phase, function, params, *args)
-        except Exception as error:  # any error of the code under judgement is a finding
-            raise _StepError(Failure(step, phase, f"{type(error).__name__}: {error}")) from error
-
-    def _call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
+        """The function's result."""
         raise NotImplementedError
 
 
 class _Frozen(_Guard):
     """Everything that a layer gets is read-only: writing into it fails at once, and costs nothing to watch."""
 
-    def _call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
+    def call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
         return function({name: _read_only(a) for name, a in params.items()}, *map(_read_only, args))
 
 
@@ -269,7 +288,7 @@ class _Watched(_Guard):
         self.mutations: list[Mutation] = []
         self._held: dict[str, list[tuple[str, Array, Array]]] = {}
 
-    def _call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
+    def call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
         own = {name: a.copy() for name, a in params.items()}
         copies = [a.copy() for a in args]
         result = function(own, *copies)

@@ -22,6 +22,9 @@ TORCH_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 #: Fields of ours that torch.nn's constructors do not take; they are set on the built module instead.
 _OURS = frozenset({"training"})
 
+#: Hyperparameters that torch takes as tensors.
+_WEIGHTS = frozenset({"weight", "pos_weight"})
+
 
 class GraphModule(nn.Module):
     """Named steps, each reading earlier ones: torch's side of a network with branches."""
@@ -58,8 +61,7 @@ def module_for(layer: Layer) -> nn.Module:
     if name == "Add":
         return modules.Add()
     if name == "Dropout":
-        shape = layer.buffer_shapes().get("mask", ())
-        return modules.GivenDropout(options["p"], shape)
+        return modules.GivenDropout(options["p"], ())
     module = _construct(nn, name, options)
     module.train(bool(getattr(layer, "training", True)))
     assert isinstance(module, nn.Module)
@@ -85,7 +87,8 @@ def optimizer_for(optimizer: Optimizer, params: list[Tensor]) -> torch.optim.Opt
 def _options(described: Layer | Loss | Optimizer) -> dict[str, Any]:
     """The hyperparameters of a description, as torch's constructor takes them."""
     values = {f.name: getattr(described, f.name) for f in fields(described) if f.name not in _OURS}
-    return {k: torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v for k, v in values.items()}
+    # weights of classes and elements are tensors in torch; sizes stay tuples
+    return {k: torch.tensor(v) if k in _WEIGHTS and v is not None else v for k, v in values.items()}
 
 
 def _construct(namespace: Any, name: str, options: dict[str, Any], *args: Any) -> Any:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from manual_bp.compare import Alternative, Expected, Item, KinkSet
-from manual_bp.network import INPUT, Network
-from manual_bp.nn import Optimizer
+from manual_bp.network import INPUT, Network, Node
+from manual_bp.nn import Dropout, Optimizer
 from manual_bp.report import Check, Referee
 from manual_bp.trace import GRAD, NEW, Array, Quantity, Trace
 from manual_bp_torch.bounds import INFLATION, Bound, Kinks, Precision, update_bound
@@ -58,7 +58,8 @@ class Judge:
             parameter.requires_grad_(False)
         self._wide_loss = copy.deepcopy(self.loss).to(_WIDE)
         self._wide = wide
-        self._buffers = tuple(network.buffer_shapes())
+        self._masked = tuple(node.name for node in network.nodes if isinstance(node.layer, Dropout))
+        self._buffers = (*network.buffer_shapes(), *(f"{name}.mask" for name in self._masked))
         self._parameters = tuple(network.parameter_shapes())
         self.plan = Plan(
             tuple(
@@ -66,7 +67,7 @@ class Judge:
                     node.name,
                     wide.get_submodule(node.name),
                     node.inputs,
-                    {p: f"{node.name}.{p}" for p in (*node.layer.parameter_shapes(), *node.layer.buffer_shapes())},
+                    {p: f"{node.name}.{p}" for p in self._stored(node)},
                 )
                 for node in network.nodes
             ),
@@ -74,6 +75,12 @@ class Judge:
             self._wide_loss,
             network.output,
         )
+
+    @staticmethod
+    def _stored(node: Node) -> tuple[str, ...]:
+        """Names of what a step reads besides its inputs: parameters, buffers, a given mask."""
+        mask = ("mask",) if isinstance(node.layer, Dropout) else ()
+        return (*node.layer.parameter_shapes(), *node.layer.buffer_shapes(), *mask)
 
     # ------------------------------------------------------------------ passes
 
@@ -87,6 +94,8 @@ class Judge:
         candidate
             What the hand-written side reports; quantities that are absent or misshapen are not substituted.
         """
+        for name in self._masked:  # a mask has its input's shape, which only the probe knows
+            self.module.get_submodule(name).mask = to_torch(params[f"{name}.mask"])
         load(self.module, params)
         inputs = {name: to_torch(a) for name, a in params.items()}
         target = to_torch(y)

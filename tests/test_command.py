@@ -1,0 +1,183 @@
+"""The command as people run it: a process of its own, its exit code, what it writes and where."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from manual_bp import networks
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments: str, cwd: Path, source: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    paths = f"{source}:{ROOT / 'reference'}"
+    env = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": paths,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONIOENCODING": "utf-8",
+        **environment,
+    }
+    command = [sys.executable, "-m", "manual_bp", *arguments]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def strict(text: str) -> Any:
+    def refuse(constant: str) -> Any:
+        raise AssertionError(f"bare {constant} in the JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_without_arguments_the_three_layer_network_agrees(tmp_path: Path) -> None:
+    found = run("compare", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr == ""
+    assert "ALL RIGHT" in found.stdout
+    assert "\x1b" not in found.stdout
+    for quantity in networks.get("three-layer").quantities():
+        assert quantity.name in found.stdout
+        assert quantity.symbol in found.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_json_can_be_read_by_another_program(tmp_path: Path) -> None:
+    found = run("compare", "--probe", "digits", "--dtype", "float32", "--format", "json", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    record = strict(found.stdout)
+    assert record["schema_version"] == 1
+    assert (record["verdict"], record["first_wrong"], record["dtype"]) == ("pass", None, "float32")
+    names = [check["name"] for check in record["checks"]]
+    assert names == [q.name for q in networks.get("three-layer").quantities()]
+    assert {"max_abs_error", "used", "mismatched", "worst_index"} <= set(record["checks"][3]["isolated"])
+
+
+def broken_copy(folder: Path, file: str, old: str, new: str) -> Path:
+    """The package with one line changed."""
+    shutil.copytree(ROOT / "manual_bp", folder / "manual_bp", ignore=shutil.ignore_patterns("__pycache__"))
+    path = folder / "manual_bp" / file
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, f"{file} holds {old!r} {text.count(old)} times"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "first_wrong"),
+    [
+        ("nn/_linear.py", "(delta @ weight)", "(-delta @ weight)", "flat.grad"),
+        ("nn/_loss_binary.py", "(p - t) / np.maximum", "(t - p) / np.maximum", "a3.grad"),
+        ("nn/_activation.py", "Gradients((np.asarray(upstream * (y * (1 - y))),))", "Gradients(())", "z3.grad"),
+    ],
+)
+def test_one_broken_line_of_a_backward_pass_turns_it_red(
+    tmp_path: Path, file: str, old: str, new: str, first_wrong: str
+) -> None:
+    source = broken_copy(tmp_path, file, old, new)
+    found = run("compare", "--probe", "digits", "-o", "report.json", cwd=tmp_path, source=source)
+    assert found.returncode == 1, found.stderr
+    assert "WRONG" in found.stdout
+    assert strict((tmp_path / "report.json").read_text(encoding="utf-8"))["first_wrong"] == first_wrong
+
+
+def bad_weights(folder: Path, kind: str) -> Path:
+    path = folder / f"{kind}.npz"
+    rng = np.random.default_rng(0)
+    params = networks.get("three-layer").initial(rng)
+    if kind == "foreign":
+        params = {"layer.weight": np.ones(3)}
+    if kind == "shape":
+        params["z1.weight"] = params["z1.weight"][0]
+    if kind == "dtype":
+        params = {name: a.astype(np.float32) for name, a in params.items()}
+    if kind == "nan":
+        params["z1.bias"][:] = np.nan
+    if kind == "pickled":
+        np.savez(path, **{"z1.weight": np.array([{"a": 1}], dtype=object)})
+    elif kind == "text":
+        path.write_text("no archive")
+    elif kind != "absent":
+        np.savez(path, **params)
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:200])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compare", "three-leyer"], "did you mean three-layer"),
+        (["compare", "--batch", "1000000"], "larger than the data"),
+        (["compare", "--probe", "digit"], "did you mean digits"),
+        (["compare", "-o", "report.docx"], "does not say which format"),
+        (["compare", "nosuch.py"], "there is no file nosuch.py"),
+        (["render", "nosuch.json"], "cannot read nosuch.json"),
+        *((["compare", "--weights", f"{kind}.npz"], kind) for kind in ("absent", "foreign", "shape", "dtype", "nan")),
+        *((["compare", "--weights", f"{kind}.npz"], kind) for kind in ("pickled", "text", "truncated")),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+    if "--weights" in arguments:
+        bad_weights(tmp_path, arguments[-1].removesuffix(".npz"))
+    before = sorted(p.name for p in tmp_path.iterdir())
+    found = run(*arguments, cwd=tmp_path)
+    assert found.returncode == 2, found.stdout
+    assert found.stdout == ""
+    lines = found.stderr.strip().splitlines()
+    assert len(lines) == 1, found.stderr
+    assert lines[0].startswith("error: ")
+    assert said in lines[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_a_path_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in ("file/report.json", "."):
+        found = run("compare", "--format", "json", "-o", path, cwd=tmp_path)
+        assert found.returncode == 2
+        assert "cannot write" in found.stderr
+
+
+def test_files_get_the_format_their_name_says_and_render_needs_no_torch(tmp_path: Path) -> None:
+    found = run("compare", "--probe", "digits", "-o", "a.json", "-o", "a.html", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "ALL RIGHT" in found.stdout
+    assert (tmp_path / "a.html").read_text(encoding="utf-8").lower().startswith("<!doctype html>")
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    for format_ in ("full", "concise", "markdown", "junit", "html"):
+        view = run("render", "a.json", "--format", format_, cwd=tmp_path, source=tmp_path)
+        assert view.returncode == 0, view.stderr
+        assert view.stdout
+
+
+def test_a_new_case_runs_and_a_broken_one_shows_its_own_traceback(tmp_path: Path) -> None:
+    assert run("new", "case.py", cwd=tmp_path).returncode == 0
+    assert run("new", "case.py", cwd=tmp_path).returncode == 2
+    found = run("compare", "case.py", "--format", "concise", cwd=tmp_path)
+    assert (found.returncode, found.stderr) == (0, ""), found.stderr
+    text = (tmp_path / "case.py").read_text(encoding="utf-8")
+    (tmp_path / "wrong.py").write_text(text.replace("da1 * (z1 > 0)", "da1"), encoding="utf-8")
+    found = run("compare", "wrong.py", "--format", "concise", cwd=tmp_path)
+    assert found.returncode == 1
+    assert "z1.grad: wrong (first wrong)" in found.stdout
+    (tmp_path / "raises.py").write_text(text.replace("dz2 /= len(x)", "dz2 /= undefined"), encoding="utf-8")
+    found = run("compare", "raises.py", cwd=tmp_path)
+    assert found.returncode == 2
+    assert "NameError" in found.stderr
+    assert "raises.py" in found.stderr
+    assert "verification.py" not in found.stderr
+
+
+def test_colour_is_on_demand(tmp_path: Path) -> None:
+    arguments = ("compare", "--probe", "digits")
+    assert "\x1b[" in run(*arguments, "--color", "always", cwd=tmp_path).stdout
+    assert "\x1b[" in run(*arguments, cwd=tmp_path, FORCE_COLOR="1").stdout
+    assert "\x1b[" not in run(*arguments, cwd=tmp_path, FORCE_COLOR="1", NO_COLOR="1").stdout
