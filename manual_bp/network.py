@@ -192,8 +192,10 @@ class Network:
             own = self._local(node, params)
             trace.update({f"{node.name}.{p}": a for p, a in own.items()})
             with _blaming(node.name, "forward"):
-                arguments = (own | self._masks(node, params), *(trace[name] for name in node.inputs))
-                trace[node.name], caches[node.name] = guard.call(node.name, "forward", node.layer.forward, *arguments)
+                given, inputs = own | self._masks(node, params), [trace[name] for name in node.inputs]
+                trace[node.name], caches[node.name] = guard.call(
+                    node.name, "forward", node.layer.forward, given, *inputs
+                )
         with _blaming(self.loss_name, "forward"):
             trace[self.loss_name], cache = guard.call(
                 self.loss_name, "forward", lambda _, p, t: self.loss.forward(p, t), {}, trace[self.output], y
