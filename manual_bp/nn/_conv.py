@@ -97,9 +97,10 @@ class _ConvNd(Layer):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        for field in ("in_channels", "out_channels", "groups"):
+        (groups,) = integers(name, "groups", self.groups, 1, minimum=1)
+        for field in ("in_channels", "out_channels"):
             (value,) = integers(name, field, getattr(self, field), 1, minimum=1)
-            if field != "groups" and value % self.groups:
+            if value % groups:
                 raise NNError(f"{name}: {field}={value} is not divisible by groups={self.groups}")
         check_choice(self, "padding_mode", self.padding_mode, _window_pad.MODES)
         _ = self.window  # checks the rest

@@ -59,7 +59,8 @@ class _PoolNd(Layer):
         """Where the windows stand on the input."""
         name, dilation = type(self).__name__, getattr(self, "dilation", 1)
         kernel = integers(name, "kernel_size", self.kernel_size, self.axes, minimum=1)
-        stride = kernel if self.stride is None else integers(name, "stride", self.stride, self.axes, minimum=1)
+        given = kernel if self.stride in (None, ()) else self.stride  # torch takes () for None
+        stride = integers(name, "stride", given, self.axes, minimum=1)
         pad = integers(name, "padding", self.padding, self.axes, minimum=0)
         if any(2 * b > k for b, k in zip(pad, kernel, strict=True)):
             raise NNError(

@@ -44,7 +44,8 @@ def conv_backward(
     padded = pad(x, window)
     w = weight.reshape(groups, o // groups, k)  # (G, O/G, C/G * K)
     d_padded, dw = np.zeros_like(padded), np.zeros_like(w)
-    for p in np.ndindex(upstream.shape[2:]):
+    positions = np.ndindex(upstream.shape[2:]) if n else ()  # einsum leaves a longdouble sum over nothing uninitialised
+    for p in positions:
         patch = padded[window.at(p)].reshape(n, groups, k)  # (N, G, C/G * K)
         g = upstream[(..., *p)].reshape(n, groups, o // groups)  # (N, G, O/G)
         d_padded[window.at(p)] += np.einsum("gok,ngo->ngk", w, g).reshape(n, x.shape[1], *window.kernel)
