@@ -6,7 +6,7 @@ import os
 import sys
 from importlib import import_module
 
-CAMPAIGNS = ("soak", "detection")
+CAMPAIGNS = ("soak", "detection", "power")
 
 
 def main(arguments: list[str]) -> int:
@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> int:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     if not arguments or arguments[0] not in CAMPAIGNS:
-        print(f"usage: python -m tests.campaigns {{{','.join(CAMPAIGNS)}}} [--help]", file=sys.stderr)
+        sys.stderr.write(f"usage: python -m tests.campaigns {{{','.join(CAMPAIGNS)}}} [--help]\n")
         return 2
     return int(import_module(f"tests.campaigns.{arguments[0]}").main(arguments[1:]))
 

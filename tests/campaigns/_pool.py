@@ -154,7 +154,7 @@ class _Progress:
         self.begin = self.last = time.monotonic()
         self.live = sys.stderr.isatty()
         if done:
-            print(f"{name}: {done} of {total} tasks were done before", file=sys.stderr)
+            sys.stderr.write(f"{name}: {done} of {total} tasks were done before\n")
 
     def __call__(self, done: int) -> None:
         now = time.monotonic()
@@ -164,4 +164,5 @@ class _Progress:
         left = (now - self.begin) / max(1, done - self.first) * (self.total - done)
         line = f"{self.name}: {done} of {self.total}, about {left:.0f} s left"
         end = "" if self.live and done < self.total else "\n"
-        print(f"\r{line:<60}" if self.live else line, end=end, file=sys.stderr, flush=True)
+        sys.stderr.write((f"\r{line:<60}" if self.live else line) + end)
+        sys.stderr.flush()

@@ -88,7 +88,9 @@ class Rectifier(Rule):
     def forward(self, s: Operands) -> Bound:
         slope, name = self._slope(s.module), type(s.module).__name__.lower()
         factor = max(1.0, abs(slope))
-        e = factor * s.errors[0]
+        # ½ x + ½ |x| loses the last bit of a subnormal number
+        (z,) = s.inputs
+        e = factor * s.errors[0] + torch.where((z != 0) & (z.abs() < 4 * s.precision.eta), s.precision.eta, 0.0)
         if slope:
             # s x, or ½ (1 + s) x + ½ (1 - s) |x|: coefficient, product and sum round
             e = e + 4 * s.precision.u * factor * s.tops()[0] + s.precision.eta

@@ -76,8 +76,10 @@ def _parts(s: Operands) -> _Parts:
         one_pass = (top * top).mean(axes, keepdim=True) + 2 * mean_top * mean_top
         e_v = two_pass + gamma * one_pass + p.eta
     r = torch.rsqrt(v + eps)
+    # steeper downwards; but below 0 no variance goes, so that upwards may be the longer way
     r_top = torch.rsqrt(torch.clamp(v + eps - 2 * e_v, min=eps * (1 - 8 * p.u)))
-    e_r = (r_top - r).clamp(min=0.0) + 6 * p.u * r_top
+    r_low = torch.rsqrt(v + eps + 2 * e_v)
+    e_r = torch.maximum(r_top - r, r - r_low).clamp(min=0.0) + 6 * p.u * r_top
     xhat = d * r
     e_xhat = e_d * (r + 3 * e_r) + d.abs() * e_r + 3 * p.u * xhat.abs() + p.eta
     offset = (top + mu.abs() + 2 * e_mu) * (r + 2 * e_r)

@@ -18,8 +18,9 @@ def update_bound(
     SGD moves by lr d with d = g + weight_decay p (Nesterov: times 1 + momentum): the terms of d may cancel, so their
     sizes count; d and its factors take 8 roundings, the subtraction one.
 
-    Adam's first step is lr h(g), h(g) = g / (|g| + eps), with the decay added to g; AdamW shrinks p instead. |h| <= 1, and |h'| = eps / (|g| + eps)^2: steep only where the gradient is of the size of eps. Moments, root and
-    quotient take 24 roundings; (1 - beta2) g^2 may underflow, and takes sqrt(eta / (1 - beta2)) from the denominator.
+    Adam's first step is lr h(g), h(g) = g / (|g| + eps), with the decay added to g; AdamW shrinks p instead. |h| is at
+    most 1 and h' = eps / (|g| + eps)^2: steep only where the gradient is of the size of eps. Moments, root and quotient
+    take 24 roundings; (1 - beta2) g^2 may underflow, and takes sqrt(eta / (1 - beta2)) from the denominator.
     """
     options = optimizer.param_groups[0]
     u, lr, decay = precision.u, float(options["lr"]), float(options.get("weight_decay", 0.0))

@@ -1,0 +1,105 @@
+"""Bounds of any one step of an optimiser: new parameters and new state from given parameters, gradient and state.
+
+The operands carry no error: both sides start from the candidate's own. Each quantity is followed from rounding to
+rounding with its magnitude (capital letters) and its error (e_...), as the formulas stand in torch.optim; gamma counts
+a few roundings more than the shortest order of operations takes, so that fused and reordered forms are covered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manual_bp_torch.bounds._model import Bound, Precision
+
+#: The optimiser's scalars (1 - beta^t and the like) are computed in double whatever the dtype of the parameters.
+_SCALAR = 2.0**-53
+
+
+def stateful_bounds(
+    optimizer: torch.optim.Optimizer, old: Tensor, g: Tensor, state: Mapping[str, Tensor], precision: Precision
+) -> dict[str, Bound]:
+    """The bound of a parameter after one step, under ``""``, and that of each entry of its state, by name.
+
+    Parameters
+    ----------
+    optimizer
+        torch's SGD, Adam or AdamW.
+    old, g
+        Parameter and gradient before the step, in float64.
+    state
+        Its state before the step by torch's names, in float64; empty before the first step.
+    """
+    options: dict[str, Any] = optimizer.param_groups[0]
+    name = type(optimizer).__name__
+    errors = (_sgd if name == "SGD" else _adam)(options, old, g, state, precision, decoupled=name == "AdamW")
+    return {key: Bound(e, f"certified: {name} {'state' if key else 'update'}") for key, e in errors.items()}
+
+
+def _sgd(
+    o: dict[str, Any], old: Tensor, g: Tensor, state: Mapping[str, Tensor], p: Precision, *, decoupled: bool
+) -> dict[str, Tensor]:
+    """g' = g + lambda p;  b' = mu b + (1 - tau) g' (the first time g');  p' = p - lr (b', or g' + mu b')."""
+    del decoupled
+    lr, mu, kept = float(o["lr"]), float(o["momentum"]), abs(1 - float(o["dampening"]))
+    d, D, e_d = _decayed(float(o["weight_decay"]), old, g, p)
+    found: dict[str, Tensor] = {}
+    if mu:
+        if "momentum_buffer" in state:
+            B = mu * state["momentum_buffer"].abs() + kept * D
+            e_b = kept * e_d + p.gamma(4) * B + 4 * p.eta
+        else:
+            B, e_b = D, e_d
+        found["momentum_buffer"] = e_b
+        D, e_d = (D + mu * B, e_d + mu * e_b + p.gamma(3) * (D + mu * B)) if o["nesterov"] else (B, e_b)
+    del d
+    found[""] = lr * e_d + p.gamma(3) * (old.abs() + lr * D) + (4 + 4 * lr) * p.eta
+    return found
+
+
+def _adam(
+    o: dict[str, Any], old: Tensor, g: Tensor, state: Mapping[str, Tensor], p: Precision, *, decoupled: bool
+) -> dict[str, Tensor]:
+    """m' = b1 m + (1 - b1) g;  v' = b2 v + (1 - b2) g^2;  p' = p - lr/(1 - b1^t) m' / (sqrt(v'/(1 - b2^t)) + eps)."""
+    lr, eps, decay, (beta1, beta2) = float(o["lr"]), float(o["eps"]), float(o["weight_decay"]), o["betas"]
+    zero = torch.zeros_like(old)
+    t = float(state["step"]) + 1 if "step" in state else 1.0
+    m, v = state.get("exp_avg", zero), state.get("exp_avg_sq", zero)
+    d, D, e_d = (g, g.abs(), zero) if decoupled else _decayed(decay, old, g, p)
+
+    # torch writes m + (1 - b1) (g - m), others b1 m + (1 - b1) g
+    M = m.abs() + (1 - beta1) * (D + m.abs())
+    e_m = (1 - beta1) * e_d + p.gamma(6) * M + 4 * p.eta
+    m_new = beta1 * m + (1 - beta1) * d
+    top = (d.abs() + e_d).square()
+    e_v = (1 - beta2) * (top - d.square()) + p.gamma(8) * (beta2 * v + (1 - beta2) * top) + 8 * p.eta
+    v_new = beta2 * v + (1 - beta2) * d.square()
+    found = {"step": torch.zeros(()).double(), "exp_avg": e_m, "exp_avg_sq": e_v}
+    if o["amsgrad"]:
+        v_new = torch.maximum(state.get("max_exp_avg_sq", zero), v_new)
+        found["max_exp_avg_sq"] = e_v
+
+    # the denominator lies between these two, the quotient between m / high and m / low
+    first, second = 1 - beta1**t, 1 - beta2**t
+    low = (torch.clamp(v_new - e_v, min=0) / second).sqrt() + eps
+    high = ((v_new + e_v) / second).sqrt() + eps
+    scalars = 4 * _SCALAR * (1 / first + 1 / second)
+    largest = (m_new.abs() + e_m) / low
+    e_q = e_m / low + m_new.abs() * (1 / low - 1 / high) + (p.gamma(12) + scalars) * largest
+    shrunk = lr * decay if decoupled else 0.0
+    moved = lr / first
+    found[""] = moved * e_q + p.gamma(4) * (old.abs() * (1 + shrunk) + moved * largest) + (4 + 4 * moved) * p.eta
+    return found
+
+
+def _decayed(decay: float, old: Tensor, g: Tensor, p: Precision) -> tuple[Tensor, Tensor, Tensor]:
+    """g + decay p: its value, the sum of the sizes, and its error."""
+    if not decay:
+        return g, g.abs(), torch.zeros_like(g)
+    size = g.abs() + decay * old.abs()
+    return g + decay * old, size * (1 + p.gamma(3)), p.gamma(3) * size + 4 * p.eta
+
+
