@@ -181,3 +181,16 @@ def test_colour_is_on_demand(tmp_path: Path) -> None:
     assert "\x1b[" in run(*arguments, "--color", "always", cwd=tmp_path).stdout
     assert "\x1b[" in run(*arguments, cwd=tmp_path, FORCE_COLOR="1").stdout
     assert "\x1b[" not in run(*arguments, cwd=tmp_path, FORCE_COLOR="1", NO_COLOR="1").stdout
+
+
+def test_settings_of_the_project_are_defaults_that_the_command_line_beats(tmp_path: Path) -> None:
+    settings = tmp_path / "pyproject.toml"
+    settings.write_text('[tool.manual-bp]\ndtype = "float32"\nprobe = "digits"\nformat = "json"\n')
+    (tmp_path / "sub").mkdir()
+    record = strict(run("compare", cwd=tmp_path / "sub").stdout)
+    assert (record["dtype"], [p["name"] for p in record["probes"]]) == ("float32", ["digits"])
+    assert strict(run("compare", "--dtype", "float64", cwd=tmp_path).stdout)["dtype"] == "float64"
+    settings.write_text("[tool.manual-bp]\nstrict-kink = true\n")
+    found = run("compare", cwd=tmp_path)
+    assert found.returncode == 2
+    assert "did you mean strict-kinks" in found.stderr
