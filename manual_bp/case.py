@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from manual_bp.errors import ManualBPError
+from manual_bp.kept import Kept
 from manual_bp.report import Report
 from manual_bp.verification import verify
 
@@ -36,10 +37,10 @@ class Case:
     equations: Mapping[str, str] | None = None
     title: str = ""
 
-    def verify(self, *, progress: Callable[[str, int, int], None] | None = None) -> Report:
+    def verify(self, *, progress: Callable[[str, int, int], None] | None = None, keep: Kept | None = None) -> Report:
         """Run the comparison."""
         arguments = {f.name: getattr(self, f.name) for f in fields(self)}
-        return verify(arguments.pop("candidate"), arguments.pop("reference"), **arguments, progress=progress)
+        return verify(arguments.pop("candidate"), arguments.pop("reference"), **arguments, progress=progress, keep=keep)
 
 
 class CaseError(ManualBPError):

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from manual_bp.report_lesson import LessonStep
+
 SCHEMA_VERSION = 1
 
 Status = Literal["pass", "wrong", "inherited", "kink", "missing", "extra", "mismatch", "nonfinite"]
@@ -149,7 +151,8 @@ class Check:
     symbol, equation, equation_latex, source
         How it is written, the formula it must satisfy (plain text and LaTeX), and where that stands.
     status, rule, note
-        ``rule`` is "certified: ..." or "calibrated: ..."; ``note`` one sentence for a reader, where there is one to say.
+        ``rule`` is "certified: ..." or "calibrated: ..."; ``note`` one sentence for a reader, where there is
+        one to say.
     """
 
     probe: str
@@ -248,6 +251,7 @@ class Report:
     findings: tuple[Finding, ...] = ()
     power: Power | None = None
     notes: tuple[str, ...] = ()
+    lesson: tuple[LessonStep, ...] = ()
     title: str = ""
     command: str = ""
     strict_kinks: bool = False

@@ -13,7 +13,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -47,6 +47,11 @@ def dumps(report: Report) -> str:
             text = _line(value)
         lines.append(f' "{key}": {text}')
     return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def records(several: Sequence[Any]) -> str:
+    """The JSON text of some of a report's parts alone (the steps of a lesson), one a line."""
+    return "[\n" + ",\n".join(" " + _line(_plain(one)) for one in several) + "\n]\n"
 
 
 def write(report: Report, path: str | os.PathLike[str]) -> Path:

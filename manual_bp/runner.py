@@ -10,6 +10,7 @@ from manual_bp import _torch_side
 from manual_bp.blind import blind_spots
 from manual_bp.compare import compare
 from manual_bp.diagnose import Case, Effort, Evidence, Graph, attach, in_network
+from manual_bp.kept import Kept
 from manual_bp.network import INPUT, Network
 from manual_bp.nn import Layer, Loss, Optimizer
 from manual_bp.probes import Probe, probe_names
@@ -45,6 +46,7 @@ def judge_network(
     progress: Progress | None = None,
     judge: Judge | None = None,
     effort: Effort | None = None,
+    keep: Kept | None = None,
 ) -> Report:
     """Run the hand-written pass on every probe and judge each of its quantities.
 
@@ -62,6 +64,8 @@ def judge_network(
         The torch side, if the caller has built it already.
     effort
         How long to search for the mistake behind a wrong quantity.
+    keep
+        Collects the whole arrays of both sides.
     """
     dtype = (
         str(probes[0].x.dtype) if probes[0].x.dtype.kind == "f" else str(next(iter(probes[0].params.values())).dtype)
@@ -76,7 +80,7 @@ def judge_network(
         if progress:
             progress(probe.name, done, len(probes))
         run = own.run(probe.params, probe.x, probe.y)
-        found, said = judge_run(judge, probe, run, strict_kinks=strict_kinks, evidence=evidence)
+        found, said = judge_run(judge, probe, run, strict_kinks=strict_kinks, evidence=evidence, keep=keep)
         checks += found
         findings += said
         infos.append(
@@ -107,9 +111,7 @@ def judge_network(
     return attach(report, evidence, effort=effort)
 
 
-def _more(
-    judge: Judge, network: Network, candidate: Network, dtype: str, seed: int
-) -> Callable[[str], Iterator[Case]]:
+def _more(judge: Judge, network: Network, candidate: Network, dtype: str, seed: int) -> Callable[[str], Iterator[Case]]:
     """Further probes of a quantity, run where those of the comparison leave several mistakes possible."""
     known: list[Evidence] = []
 
@@ -126,7 +128,13 @@ def _more(
 
 
 def judge_run(
-    judge: Judge, probe: Probe, run: Run, *, strict_kinks: bool, evidence: Evidence | None = None
+    judge: Judge,
+    probe: Probe,
+    run: Run,
+    *,
+    strict_kinks: bool,
+    evidence: Evidence | None = None,
+    keep: Kept | None = None,
 ) -> tuple[tuple[Check, ...], list[Finding]]:
     """The checks of one probe, and what is to be said besides them; ``evidence`` remembers it."""
     items = judge.items(probe.params, probe.x, probe.y, run.trace)
@@ -154,6 +162,8 @@ def judge_run(
         judged.append(check)
     if evidence is not None:
         evidence.add(probe.name, run.trace, probe.y, items, judged)
+    if keep is not None:
+        keep.add(probe.name, items, run.trace, judged)
     return with_mutations(tuple(judged), run.mutations), findings
 
 

@@ -12,6 +12,7 @@ from manual_bp import _torch_side
 from manual_bp.candidate import Given, Naming, as_array, call, mutated, to_trace
 from manual_bp.compare import Item, compare
 from manual_bp.errors import ManualBPError
+from manual_bp.kept import Kept
 from manual_bp.report import Check, Finding, ProbeInfo, Report
 from manual_bp.trace import GRAD, Array, Equation, Mutation, Trace
 from manual_bp.variants import Variant, variants
@@ -38,6 +39,7 @@ def verify(
     equations: Mapping[str, str] | None = None,
     title: str = "",
     progress: Progress | None = None,
+    keep: Kept | None = None,
 ) -> Report:
     """Judge a hand-written forward and backward pass.
 
@@ -72,6 +74,8 @@ def verify(
         Make another choice of subgradient a difference.
     equations
         By quantity, a formula to show beside it.
+    keep
+        Collects the whole arrays of both sides.
 
     Returns
     -------
@@ -98,7 +102,7 @@ def verify(
             # it never looked at the weights it was given, so it has its own: others would only make it look wrong
             probe = replace(probe, params=session.params)
         try:
-            found, said = _judge(session, probe, run, complete, strict_kinks, formulas)
+            found, said = _judge(session, probe, run, complete, strict_kinks, formulas, keep)
         except KeyboardInterrupt:
             if not checks:
                 raise
@@ -130,6 +134,7 @@ def _judge(
     complete: bool,
     strict_kinks: bool,
     formulas: Mapping[str, Equation],
+    keep: Kept | None,
 ) -> tuple[tuple[Check, ...], list[Finding]]:
     setting = session.setting(probe)
     found, structure = session.judge.record(setting)
@@ -154,6 +159,8 @@ def _judge(
         text = f"the candidate changed {name!r}, which it was given, in place; work on a copy"
         findings.append(Finding(kind="mutation", name=name, step=name, text=text, probes=(probe.name,)))
         checks = _blame_mutation(checks, items, name, text, probe.name)
+    if keep is not None:
+        keep.add(probe.name, wanted, trace, checks)
     if not complete:
         findings += _coverage(items, trace, probe.name)
     return checks, findings

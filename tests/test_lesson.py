@@ -35,7 +35,7 @@ def test_every_quantity_is_explained_with_its_own_number(name: str, kind: int | 
     steps = {step.name: step for step in explain(network, probe=example) if step.name}
     assert list(steps) == [q.name for q in network.quantities() if q.kind != "parameter"]
     for quantity, step in steps.items():
-        assert step.equation is not None, quantity
+        assert step.equation, quantity
         assert step.worked, quantity
         assert step.shape == trace[quantity].shape
         for worked in step.worked:

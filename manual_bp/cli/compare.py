@@ -13,6 +13,9 @@ from click.core import ParameterSource
 from manual_bp.cli._options import Color, check_outputs, deliver, output_options, progress
 
 if TYPE_CHECKING:
+    from manual_bp.kept import Kept
+    from manual_bp.network import Network
+    from manual_bp.probes import Probe
     from manual_bp.report import Report
 
 
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 )
 @click.option("--weights", type=click.Path(), metavar="FILE.npz", help="Use these weights in the first probe.")
 @click.option("--strict-kinks", is_flag=True, help="Make another subgradient at a kink a difference.")
+@click.option(
+    "--keep-arrays", type=click.Path(), metavar="FILE.npz", help="Write both sides' whole arrays of what differs."
+)
+@click.option("--keep-all", is_flag=True, help="With --keep-arrays: those of what is right, too.")
 @output_options
 @click.pass_context
 def command(
@@ -37,6 +44,8 @@ def command(
     names: tuple[str, ...],
     weights: str | None,
     strict_kinks: bool,
+    keep_arrays: str | None,
+    keep_all: bool,
     format_: str | None,
     outputs: tuple[str, ...],
     color: Color,
@@ -48,13 +57,22 @@ def command(
     program filled in (see: manual-bp export).
     """
     check_outputs(outputs, format_)
+    keep = _keeper(keep_arrays, keep_all)
     if target.endswith(".py") or ".py:" in target:
-        report = _case(target, context, dtype, seed, names, strict_kinks)
+        report = _case(target, context, dtype, seed, names, strict_kinks, keep)
     elif target.endswith((".npz", ".safetensors")) or os.path.isdir(target):
+        if keep is not None:
+            raise click.UsageError("--keep-arrays is of no use here: a dump holds the whole arrays already")
         report = _dump(target, names, strict_kinks)
     else:
-        report = _network(target, dtype, seed, batch, names, weights, strict_kinks)
+        lesson = _shows_lesson(format_, outputs)
+        report = _network(target, dtype, seed, batch, names, weights, strict_kinks, keep=keep, lesson=lesson)
     deliver(report, format_=format_, outputs=outputs, color=color)
+    if keep is not None and keep_arrays is not None:
+        if keep.arrays:
+            click.echo(f"wrote {keep.write(keep_arrays)}", err=True)
+        else:
+            click.echo(f"did not write {keep_arrays}: nothing differs (--keep-all keeps what is right, too)", err=True)
     if report.partial:
         click.echo("interrupted: the report holds what was done until then", err=True)
         return 130
@@ -62,9 +80,18 @@ def command(
 
 
 def _network(
-    target: str, dtype: str, seed: int, batch: int, names: tuple[str, ...], weights: str | None, strict_kinks: bool
+    target: str,
+    dtype: str,
+    seed: int,
+    batch: int,
+    names: tuple[str, ...],
+    weights: str | None,
+    strict_kinks: bool,
+    *,
+    keep: Kept | None,
+    lesson: bool,
 ) -> Report:
-    """A built-in network over its probes."""
+    """A built-in network over its probes, with its derivation if an output has a chapter for it."""
     from manual_bp import networks, probes
     from manual_bp.runner import judge_network
     from manual_bp.weights import load_weights
@@ -75,18 +102,54 @@ def _network(
     if weights is not None:
         chosen[0] = replace(chosen[0], params=load_weights(weights, network, dtype))
     with progress(len(chosen), what=f"comparing {network.name}") as tick:
-        return judge_network(
+        report = judge_network(
             network,
             chosen,
             seed=seed,
             strict_kinks=strict_kinks,
             progress=tick,
             command=_command(network.name, dtype, seed, batch, names, weights, strict_kinks),
+            keep=keep,
         )
+    return _with_lesson(report, network, chosen[0]) if lesson else report
+
+
+def _shows_lesson(format_: str | None, outputs: tuple[str, ...]) -> bool:
+    """Whether an output has room for the derivation: the page, and the record that a page can be made of."""
+    from manual_bp.render import format_for
+
+    formats = {format_} if format_ else {format_for(path) for path in outputs}
+    return bool(formats & {"html", "json"})
+
+
+def _with_lesson(report: Report, network: Network, probe: Probe) -> Report:
+    from manual_bp.lesson import chapter
+
+    return replace(report, lesson=chapter(network, probe))
+
+
+def _keeper(path: str | None, everything: bool) -> Kept | None:
+    """What collects whole arrays, if they are asked for."""
+    if path is None:
+        if everything:
+            raise click.UsageError("--keep-all needs --keep-arrays FILE.npz")
+        return None
+    if not path.endswith(".npz"):
+        raise click.BadParameter(f"{path} does not end in .npz", param_hint="--keep-arrays")
+    check_outputs((path,), "npz")
+    from manual_bp.kept import Kept
+
+    return Kept(everything=everything)
 
 
 def _case(
-    target: str, context: click.Context, dtype: str, seed: int, names: tuple[str, ...], strict_kinks: bool
+    target: str,
+    context: click.Context,
+    dtype: str,
+    seed: int,
+    names: tuple[str, ...],
+    strict_kinks: bool,
+    keep: Kept | None,
 ) -> Report:
     """A user's case; what the command line says beats what the file says."""
     from manual_bp.case import load_case
@@ -98,7 +161,7 @@ def _case(
         given["probes"] = names
     case = replace(case, **given)  # type: ignore[arg-type]  # the fields of the same names
     with progress(5, what=f"comparing {case.title}") as tick:
-        report = case.verify(progress=tick)
+        report = case.verify(progress=tick, keep=keep)
     return replace(report, command=shlex.join(["manual-bp", "compare", target]))
 
 

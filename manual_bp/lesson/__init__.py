@@ -1,7 +1,7 @@
 """The lesson: a network's derivation step by step, each equation followed by the same equation in numbers.
 
-The numbers are those of one run of the hand-written pass on one probe. A lesson is plain data;
-`manual_bp.render.lesson` writes it for a terminal.
+The numbers are those of one run of the hand-written pass on one probe. A lesson is plain data of the record
+(`manual_bp.report_lesson`); `manual_bp.render.lesson` writes it for a terminal, and a report takes it as a chapter.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from manual_bp.errors import ManualBPError
 from manual_bp.network import INPUT, Network
 from manual_bp.nn import Array
 from manual_bp.probes import Probe
-from manual_bp.trace import GRAD, NEW, Quantity, Trace
+from manual_bp.report_lesson import Grid, LessonStep, Worked
+from manual_bp.trace import GRAD, NEW, Equation, Quantity, Trace
 
 from . import _prose, _seeds, _work
 from ._number import at, factor, largest, num, sum_of_products
-from ._plain import Grid, LessonStep, Worked
 from ._view import view
 
-__all__ = ["Grid", "LessonStep", "Worked", "explain"]
+__all__ = ["Grid", "LessonStep", "Worked", "chapter", "explain"]
 
 
 def explain(network: Network, quantity: str | None = None, *, probe: Probe) -> tuple[LessonStep, ...]:
@@ -54,6 +54,14 @@ def explain(network: Network, quantity: str | None = None, *, probe: Probe) -> t
     return *_seeds.question(network.name), *steps, *_seeds.answer(network.name, trace, probe.y)
 
 
+def chapter(network: Network, probe: Probe) -> tuple[LessonStep, ...]:
+    """The whole derivation as a report takes it along: without the terms in full precision, for a small record."""
+    return tuple(
+        replace(step, worked=tuple(replace(one, terms=()) for one in step.worked))
+        for step in explain(network, probe=probe)
+    )
+
+
 def _step(network: Network, quantity: Quantity, trace: Trace, y: Array) -> LessonStep:
     name = quantity.name
     if quantity.kind in ("value", "parameter"):
@@ -64,6 +72,7 @@ def _step(network: Network, quantity: Quantity, trace: Trace, y: Array) -> Lesso
         title, prose, worked = _parameter(network, quantity, trace)
     else:
         title, prose, worked = _gradient(network, quantity, trace, y)
+    equation = quantity.equation or Equation(text="")
     phase = {"value": "forward", "parameter": "forward", "update": "update"}.get(quantity.kind, "backward")
     return LessonStep(
         title=title,
@@ -71,7 +80,9 @@ def _step(network: Network, quantity: Quantity, trace: Trace, y: Array) -> Lesso
         name=name,
         symbol=quantity.symbol,
         shape=trace[name].shape,
-        equation=quantity.equation,
+        equation=equation.text,
+        equation_latex=equation.latex,
+        source=equation.source,
         prose=prose,
         worked=worked + _seeds.extra(network.name, name, trace, y),
     )

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from manual_bp.nn import Array
+from manual_bp.report_lesson import Grid, Worked
 
 from ._number import Index, Term, as_plane, at, grid, largest, sum_of_products
-from ._plain import Grid, Worked
 from ._view import View
 
 _PAD: dict[str, Literal["constant", "reflect", "edge", "wrap"]] = {

@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from manual_bp.nn import Array
+from manual_bp.report_lesson import Worked
 
 from ._number import Index, as_plane, at, factor, grid, largest, num, sum_of_products
-from ._plain import Worked
 from ._view import View
 
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from manual_bp.network import Network
 from manual_bp.nn import Array, Loss
+from manual_bp.report_lesson import Worked
 from manual_bp.trace import GRAD, Trace
 
 from ._number import Index, at, factor, largest, num, sum_of_products
-from ._plain import Worked
 
 
 def _logits(p: Array, index: Index) -> Array:

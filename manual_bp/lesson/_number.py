@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from manual_bp.nn import Array
-
-from ._plain import Grid, Worked
+from manual_bp.report_lesson import Grid, Worked
 
 #: A sum shows at most so many terms, a grid at most so many rows and columns.
 TERMS = 12

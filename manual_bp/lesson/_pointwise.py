@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from manual_bp.nn import Array
+from manual_bp.report_lesson import Grid, Worked
 
 from ._number import Index, at, factor, grid, largest, num
-from ._plain import Grid, Worked
 from ._view import View
 
 _ROOT = math.sqrt(2 / math.pi)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from manual_bp.nn import Array
+from manual_bp.report_lesson import Grid, Worked
 
 from ._number import Index, as_plane, at, grid, largest, num, sum_of_products
-from ._plain import Grid, Worked
 from ._view import View
 
 

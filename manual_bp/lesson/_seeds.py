@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from manual_bp.nn import Array
+from manual_bp.report_lesson import LessonStep, Worked
 from manual_bp.trace import Trace
 
 from ._number import at, factor, largest, num
-from ._plain import LessonStep, Worked
 
 _QUESTIONS = {
     "three-layer": (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from manual_bp.nn import Array
+from manual_bp.report_lesson import Grid, Worked
 
 from . import _conv, _dense, _pointwise, _pool
 from ._loss import gradient as loss_gradient
 from ._loss import value as loss_value
 from ._number import Index, as_plane, at, grid, largest, num
-from ._plain import Grid, Worked
 from ._view import View
 
 __all__ = ["given", "input_gradient", "loss_gradient", "loss_value", "parameter_gradient", "value"]

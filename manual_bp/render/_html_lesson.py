@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from manual_bp.render import _text
 from manual_bp.render._html_words import FormulaView
 from manual_bp.render._mathml import formula
-
-if TYPE_CHECKING:
-    from manual_bp.lesson import Grid, LessonStep, Worked
+from manual_bp.report_lesson import Grid, LessonStep, Worked
 
 PHASES = {
     "question": "The question",
@@ -74,10 +71,9 @@ def chapter(lesson: Sequence[LessonStep]) -> tuple[LessonView, ...]:
 
 
 def _step(number: int, step: LessonStep, phase: str) -> LessonView:
-    equation = step.equation
     view = None
-    if equation is not None:
-        view = FormulaView(markup=Markup(formula(equation.latex, equation.text)), source=equation.source)
+    if step.equation or step.equation_latex:
+        view = FormulaView(markup=Markup(formula(step.equation_latex, step.equation)), source=step.source)
     named = f"{step.symbol} ({step.name})" if step.symbol not in ("", step.name) else step.name
     return LessonView(
         number=number,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -16,9 +14,6 @@ from manual_bp.render._html_rows import RowView, row_id, rows
 from manual_bp.render._html_words import Badge, badge, sentence
 from manual_bp.render._say import Story
 from manual_bp.report import SEVERITY, Report, Status
-
-if TYPE_CHECKING:
-    from manual_bp.lesson import LessonStep
 
 #: A drawing no wider than this stands beside the text on a wide screen, a wider one below the verdict.
 BESIDE = 372
@@ -90,8 +85,8 @@ def for_notebook(report: Report) -> NotebookView:
     return NotebookView(page=whole, rows=shown, rest=f"Not shown: {rest}." if rest else "")
 
 
-def page(report: Report, lesson: Sequence[LessonStep] = ()) -> PageView:
-    """The whole page of a report and a lesson whose texts are fit to print."""
+def page(report: Report) -> PageView:
+    """The whole page of a report whose texts are fit to print."""
     story = Story(report)
     ids = {check.name: row_id(order) for order, check in enumerate(story.quantities)}
     ranked = sorted(story.quantities, key=lambda check: (check is not story.first, SEVERITY.index(check.status)))
@@ -112,7 +107,7 @@ def page(report: Report, lesson: Sequence[LessonStep] = ()) -> PageView:
         steps=tuple(dict.fromkeys(check.step for check in story.quantities)),
         rows=table,
         one_probe=len({check.probe for check in report.checks}) < 2,
-        lesson=chapter(lesson),
+        lesson=chapter(report.lesson),
         legend=tuple(badge(status) for status in statuses),
         findings=tuple((kind, found.name, found.text) for kind, found in story.findings),
         power=sentence(story.power),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,22 +21,20 @@ from manual_bp.report import Report
 if TYPE_CHECKING:
     import jinja2
 
-    from manual_bp.lesson import LessonStep
-
 _TEMPLATES = Path(__file__).with_name("templates")
 _STYLES = ("base.css", "page.css", "quantities.css", "lesson.css")
 _SCRIPTS = ("table.js", "maps.js", "page.js")
 
 
-def render(report: Report, *, lesson: Sequence[LessonStep] = ()) -> str:
-    """The whole page, ending in a line break; a ``lesson`` (of :func:`manual_bp.lesson.explain`) is a chapter of it."""
+def render(report: Report) -> str:
+    """The whole page, ending in a line break; the report's lesson, if it has one, is a chapter of it."""
     style, script = _joined(_STYLES), _joined(_SCRIPTS)
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
     template = _environment().get_template("page.html.j2")
-    view = page(_text.tidy(report), _text.tidy(tuple(lesson)))
+    view = page(_text.tidy(report))
     text = template.render(page=view, style=Markup(style), script=Markup(script), policy=policy)
     return text.rstrip() + "\n"
 

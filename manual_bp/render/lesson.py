@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
-from manual_bp.lesson import Grid, LessonStep, Worked
 from manual_bp.render import _text
 from manual_bp.render._colors import QUIET, TITLE
 from manual_bp.render._look import Look
 from manual_bp.render.terminal import PROSE, printed
+from manual_bp.report_lesson import Grid, LessonStep, Worked
 
 _STRONG = "bold"
 _MARKED = "bold green"
@@ -38,9 +38,9 @@ def _step(step: LessonStep, number: str, width: int) -> Iterator[Text]:
         shape = " x ".join(map(str, step.shape)) or "one number"
         yield from _wrapped(f"{step.phase} · {step.name} · {shape}", width, 2, QUIET)
     yield Text()
-    if step.equation is not None:
-        yield from _wrapped(step.equation.text, width, 4, _STRONG, formula=True)
-        yield from _wrapped(step.equation.source, width, 4, QUIET)
+    if step.equation:
+        yield from _wrapped(step.equation, width, 4, _STRONG, formula=True)
+        yield from _wrapped(step.source, width, 4, QUIET)
         yield Text()
     for paragraph in step.prose:
         yield from _wrapped(paragraph, width, 2)

@@ -78,7 +78,7 @@ def checks_of(probe: str, candidate: dict[str, Array], reference: dict[str, Arra
     checks = []
     for number, (name, kind, step, symbol, equation) in enumerate(QUANTITIES, 1):
         overall = comparison(candidate[name], reference[name])
-        status: Status = "wrong" if name in wrong else "inherited" if overall.mismatched else "pass"
+        status: Status = "pass" if not overall.mismatched else "wrong" if name in wrong else "inherited"
         noise = np.nextafter(candidate[name], np.inf) if number % 3 else candidate[name]
         alone = overall if status == "wrong" else comparison(noise, candidate[name])
         checks.append(

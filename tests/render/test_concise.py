@@ -17,7 +17,7 @@ def test_a_finding_can_be_found_with_grep():
     lines = render(forgotten_mask(), "concise").splitlines()
     assert len(lines) == 2
     assert lines[0].startswith(
-        "three-layer:ties: z1.grad: wrong (first wrong): off in 2 of 72 elements on both probes, by up to"
+        "three-layer:ties: z1.grad: wrong (first wrong): off in 2 of 72 elements on 1 of 2 probes (ties), by up to"
     )
     assert "worst [1, 0, 0, 2] -0.044378 should be 0" in lines[0]
     assert "the ReLU mask is missing" in lines[0]

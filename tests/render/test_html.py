@@ -14,10 +14,9 @@ from builders import EXAMPLES, HOSTILE, checks_of, forgotten_mask, report, tie, 
 from example_numbers import three_layer
 from html_reader import Page, page_of, quantity
 
-from manual_bp.lesson import Grid, LessonStep, Worked
 from manual_bp.render import html
 from manual_bp.report import Diagnosis, Finding
-from manual_bp.trace import Equation
+from manual_bp.report_lesson import Grid, LessonStep, Worked
 
 # ------------------------------------------------------------------------------------ it is safe
 
@@ -215,10 +214,10 @@ def test_a_lesson_becomes_a_chapter_with_equations_and_numbers():
         LessonStep(title="Who wins?", phase="question", prose=("Which </script> of the four?",)),
         LessonStep(
             title="The maximum", phase="forward", name="a", symbol="a⁽²⁾", shape=(1, 1),
-            equation=Equation(text="a = max x", latex=r"a = \max x", source="eq. 10"), worked=(worked,),
+            equation="a = max x", equation_latex=r"a = \max x", source="eq. 10", worked=(worked,),
         ),
     )  # fmt: skip  # a record
-    page = Page(html.render(unrotated_kernel(), lesson=lesson))
+    page = Page(html.render(replace(unrotated_kernel(), lesson=lesson)))
     assert page.unbalanced == []
     numbers = "a[0, 0] = max(1, -2.5, 0, 4) = 4"
     for part in ("The question", "Which </script> of the four?", numbers, "eq. 10", "4 wins"):

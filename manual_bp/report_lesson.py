@@ -1,11 +1,9 @@
-"""What a lesson consists of: plain data, so that a terminal and a page can show the same one."""
+"""What a lesson consists of: plain data of the record, so that a terminal and a page show the same one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
-
-from manual_bp.trace import Equation
 
 Phase = Literal["question", "forward", "backward", "update", "answer"]
 
@@ -32,7 +30,8 @@ class Worked:
     result
         The element as it stands in the trace.
     terms
-        Where the expression is a sum of products: the factors of each term that is not 0, in full precision.
+        Where the expression is a sum of products: the factors of each term that is not 0, in full precision. The
+        record of a comparison leaves them out.
     note
         What to see in it, one sentence; may be empty.
     """
@@ -57,8 +56,8 @@ class LessonStep:
         Where in the derivation it stands.
     title
         A headline.
-    equation
-        The formula as text and LaTeX, and its source.
+    equation, equation_latex, source
+        The formula as text and LaTeX, and where it stands.
     prose
         Why it is so, one paragraph each.
     worked
@@ -70,6 +69,8 @@ class LessonStep:
     name: str = ""
     symbol: str = ""
     shape: tuple[int, ...] = ()
-    equation: Equation | None = None
+    equation: str = ""
+    equation_latex: str = ""
+    source: str = ""
     prose: tuple[str, ...] = ()
     worked: tuple[Worked, ...] = ()
