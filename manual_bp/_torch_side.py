@@ -6,6 +6,8 @@ it torch. Type checkers see the modules themselves.
 
 from __future__ import annotations
 
+import gc
+import sys
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from manual_bp_torch import bounds as bounds
     from manual_bp_torch import build as build
     from manual_bp_torch import judge as judge
+    from manual_bp_torch import lockstep as lockstep
     from manual_bp_torch import tapping as tapping
     from manual_bp_torch import weights as weights
 
@@ -40,10 +43,19 @@ def __getattr__(name: str) -> ModuleType:
 
 
 def _torch() -> ModuleType:
+    if (loaded := sys.modules.get("torch")) is not None:
+        return loaded
+    collecting = gc.isenabled()
+    gc.disable()  # the import makes a million objects that stay; searching them again and again takes a tenth of it
     try:
-        return import_module("torch")
+        torch = import_module("torch")
+        gc.freeze()  # and none of them is looked at later on
+        return torch
     except (ImportError, OSError) as error:  # OSError: one of its shared libraries does not load
         raise ManualBPError(
             f"the reference needs torch, which cannot be imported: {error}",
             hint="install it with: pip install torch",
         ) from error
+    finally:
+        if collecting:
+            gc.enable()

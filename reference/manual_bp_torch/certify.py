@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from manual_bp.trace import GRAD
 from manual_bp_torch.bounds import Alternative, Bound, Kinks, LossOperands, Operands, Precision, loss_rule, rule_for
+from manual_bp_torch.vjp import vjp
 
 
 @dataclass(frozen=True)
@@ -216,5 +217,5 @@ def _contribution(step: PlanStep, i: int, values: Mapping[str, Tensor], grads: M
         inputs = [values[name].detach().clone().requires_grad_() for name in step.inputs]
         state: dict[str, Any] = {local: values[name].clone() for local, name in step.params.items()}
         y = functional_call(step.module, state, tuple(inputs))
-        (found,) = torch.autograd.grad(y, [inputs[i]], grads[step.name + GRAD])
+        (found,) = vjp(y, [inputs[i]], grads[step.name + GRAD])
     return found

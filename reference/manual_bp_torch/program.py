@@ -23,6 +23,7 @@ from manual_bp.trace import GRAD
 from manual_bp_torch.bounds import rule_for
 from manual_bp_torch.certify import Plan, PlanStep
 from manual_bp_torch.tapping import Pass, Taps
+from manual_bp_torch.vjp import vjp
 
 INPUT = "x"
 OUTPUT = "output"
@@ -159,7 +160,7 @@ class Program:
             total = self._loss(out, y, taps)
             wanted = [leaf for leaf in (*leaves.values(), given) if _differentiable(leaf)]
             structure = self._structure(taps, leaves, total)
-            found = torch.autograd.grad(total, wanted, torch.ones_like(total), allow_unused=True)
+            found = vjp(total, wanted, torch.ones_like(total), allow_unused=True)
         grads = {name + GRAD: grad for name, grad in taps.grads.items() if name != LOSS}
         zeros = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
         grads |= {n + GRAD: zeros[n] if g is None else g for n, g in zip(leaves, found, strict=False)}

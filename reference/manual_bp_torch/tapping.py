@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from manual_bp.trace import GRAD
+from manual_bp_torch.vjp import vjp
 
 
 class _Claim(torch.autograd.Function):
@@ -111,7 +112,7 @@ def run_pass(
         out = functional_call(module, state, (taps.tap("x", x_leaf),))
         total = taps.tap(loss_name, loss(out, y))
         wanted = [leaf for leaf in (*leaves.values(), x_leaf) if leaf.requires_grad]
-        found = torch.autograd.grad(total, wanted, torch.ones_like(total), allow_unused=True)
+        found = vjp(total, wanted, torch.ones_like(total), allow_unused=True)
     grads = {name + GRAD: grad for name, grad in taps.grads.items()}
     grads |= {name + GRAD: g for name, g in zip(leaves, found, strict=False) if g is not None}
     values = {**{name: p.detach() for name, p in leaves.items()}, **taps.values}

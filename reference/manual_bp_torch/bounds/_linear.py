@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from manual_bp_torch.bounds._model import Backward, Bound, Operands, Rule
+from manual_bp_torch.vjp import vjp
 
 
 def _vjp(s: Operands, params: dict[str, Tensor], x: Tensor, g: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -24,7 +25,7 @@ def _vjp(s: Operands, params: dict[str, Tensor], x: Tensor, g: Tensor) -> tuple[
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
         x = x.detach().requires_grad_()
         y = functional_call(s.module, leaves, (x,))
-        found = torch.autograd.grad(y, [x, *leaves.values()], g)
+        found = vjp(y, [x, *leaves.values()], g)
     return found[0], dict(zip(leaves, found[1:], strict=True))
 
 
