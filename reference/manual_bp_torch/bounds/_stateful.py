@@ -101,5 +101,3 @@ def _decayed(decay: float, old: Tensor, g: Tensor, p: Precision) -> tuple[Tensor
         return g, g.abs(), torch.zeros_like(g)
     size = g.abs() + decay * old.abs()
     return g + decay * old, size * (1 + p.gamma(3)), p.gamma(3) * size + 4 * p.eta
-
-

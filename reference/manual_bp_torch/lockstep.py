@@ -1,0 +1,111 @@
+"""torch's side of a training run: its own weights and optimiser, and what every update of the candidate should be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manual_bp.compare import Item
+from manual_bp.network import Network
+from manual_bp.nn import Optimizer, Params, State
+from manual_bp.trace import NEW, Array, Quantity
+from manual_bp_torch.bounds import Precision
+from manual_bp_torch.bounds._stateful import stateful_bounds
+from manual_bp_torch.build import TORCH_DTYPES, build, loss_for, optimizer_for
+from manual_bp_torch.judge import expected_of
+from manual_bp_torch.weights import load, to_numpy, to_torch
+
+_WIDE = torch.float64
+
+
+class Lockstep:
+    """The reference's own training: torch.nn, torch.optim, the same start and the same mini-batches.
+
+    Parameters
+    ----------
+    network, optimizer
+        The descriptions; the module and torch's optimiser are built from them.
+    dtype
+        "float32" or "float64".
+    params
+        Parameters and buffers to start from.
+    """
+
+    def __init__(self, network: Network, optimizer: Optimizer, dtype: str, params: Mapping[str, Array]) -> None:
+        self.module = build(network, TORCH_DTYPES[dtype])
+        load(self.module, params)
+        self.loss = loss_for(network.loss, TORCH_DTYPES[dtype])
+        own = dict(self.module.named_parameters())
+        self._trained = {name: own[name] for name in network.parameter_shapes()}
+        self._optimizer = optimizer_for(optimizer, list(self._trained.values()))
+
+    def step(self, x: Array, y: Array) -> float:
+        """One step of training; the loss before it."""
+        self._optimizer.zero_grad()
+        loss = self.loss(self.module(to_torch(x)), to_torch(y))
+        loss.backward()
+        self._optimizer.step()
+        return float(loss.detach())
+
+    def predict(self, x: Array) -> Array:
+        """What the network makes of inputs."""
+        with torch.no_grad():
+            return to_numpy(self.module(to_torch(x)))
+
+    def parameters(self) -> dict[str, Array]:
+        """The trained parameters as they are now."""
+        return {name: to_numpy(tensor) for name, tensor in self._trained.items()}
+
+
+def update_items(optimizer: Optimizer, params: Params, grads: Params, state: State) -> tuple[Item, ...]:
+    """What one step of torch's optimiser makes of the candidate's own parameters, gradients and state.
+
+    Parameters
+    ----------
+    params, grads
+        Before the step, by name, all of one dtype.
+    state
+        The candidate's own, by parameter and by torch's names; what torch would not have there is not taken over.
+
+    Returns
+    -------
+    The items ``NAME.KEY.new`` of the state, each before the parameter's ``NAME.new`` that is made of it.
+    """
+    tensors = {name: to_torch(theta).requires_grad_() for name, theta in params.items()}
+    for name, tensor in tensors.items():
+        tensor.grad = to_torch(grads[name])
+    stepper = optimizer_for(optimizer, list(tensors.values()))
+    bounds = {}
+    for name, tensor in tensors.items():
+        own = _seed(stepper, state.get(name, {}), params[name])
+        if own:
+            stepper.state[tensor] = {key: value.clone() for key, value in own.items()}
+        wide = {key: value.to(_WIDE) for key, value in own.items()}
+        old, g = tensor.detach().to(_WIDE), to_torch(grads[name]).to(_WIDE)
+        bounds[name] = stateful_bounds(stepper, old, g, wide, Precision.of(tensor.dtype))
+    stepper.step()
+    items = []
+    for name, tensor in tensors.items():
+        # SGD without momentum keeps a buffer that is None
+        found = {key: value for key, value in stepper.state[tensor].items() if value is not None}
+        for key, value in (*found.items(), ("", tensor.detach())):
+            quantity = Quantity(name=f"{name}.{key}{NEW}" if key else name + NEW, kind="update", step="update")
+            items.append(Item(quantity=quantity, isolated=expected_of(value, bounds[name][key]), end_to_end=None))
+    return tuple(items)
+
+
+def _seed(stepper: torch.optim.Optimizer, state: Mapping[str, Array], theta: Array) -> dict[str, Tensor]:
+    """The candidate's state as torch's optimiser keeps it; none of it unless all that torch needs is there."""
+    options = stepper.param_groups[0]
+    if isinstance(stepper, torch.optim.SGD):
+        wanted = ["momentum_buffer"] if options["momentum"] else []
+    else:
+        wanted = ["step", "exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if options["amsgrad"] else [])]
+    shapes = {key: () if key == "step" else theta.shape for key in wanted}
+    if any(key not in state or state[key].shape != shape for key, shape in shapes.items()):
+        return {}
+    # torch counts its steps in float32
+    return {key: to_torch(np.asarray(state[key], np.float32 if key == "step" else theta.dtype)) for key in wanted}
