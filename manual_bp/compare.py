@@ -229,4 +229,5 @@ def _hint(got: tuple[int, ...], expected: tuple[int, ...]) -> str:
 def _nonfinite(got: Array, expected: Array) -> str:
     bad = ~np.isfinite(got) & np.isfinite(expected)
     index = tuple(int(i) for i in np.argwhere(bad)[0]) if got.ndim else ()
-    return f"{int(bad.sum())} of {bad.size} elements are not finite, first at {list(index)}: {got[index]}"
+    verb = "is" if bad.sum() == 1 else "are"
+    return f"{int(bad.sum())} of {bad.size} elements {verb} not finite, first at {list(index)}: {got[index]}"

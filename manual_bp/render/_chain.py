@@ -28,7 +28,7 @@ PARAMETERS: tuple[Kind, ...] = ("parameter", "parameter_gradient", "update")
 
 def chain(story: Story, width: int) -> Iterator[Text]:
     """Every step with the verdict of its forward and its backward pass, the first wrong one marked."""
-    steps = story.report.steps
+    steps = story.network
     if not steps:
         return
     across = list(_across(story, width)) if _is_chain(steps) else []
@@ -55,7 +55,7 @@ def _first_step(story: Story) -> tuple[Check, str] | None:
 
 def _across(story: Story, width: int) -> Iterator[Text]:
     """Names, operations, ``x ──→ ✓ ──→ ✓`` and ``x.grad ←── ✗ wrong ←── ✓`` below one another; nothing if too wide."""
-    steps = story.report.steps
+    steps = story.network
     forward = [worst(story, step.name, FORWARD) for step in steps]
     backward = [worst(story, step.name, BACKWARD) for step in steps]
     parameters = [worst(story, step.name, PARAMETERS) for step in steps]
@@ -116,7 +116,7 @@ def _line(label: str, cells: Sequence[str], widths: Sequence[int], arrow: str, s
 
 def _down(story: Story, width: int) -> Iterator[Text]:
     """One line a step: name, where it reads from, operation, verdict of both passes; branches as rails."""
-    steps = story.report.steps
+    steps = story.network
     shown, folded = _fold(story)
     first = _first_step(story)
     rails = _rails(steps) if not folded else [""] * len(steps)
@@ -167,7 +167,7 @@ def _reads(steps: Sequence[StepInfo]) -> list[str]:
 
 def _fold(story: Story) -> tuple[set[int], dict[int, int]]:
     """Which steps to show, and after which index how many are folded away (all of them where there are few)."""
-    steps = story.report.steps
+    steps = story.network
     if len(steps) <= FOLD_ABOVE:
         return set(range(len(steps))), {}
     faulty = {check.step for check in story.quantities if check.status != "pass"}

@@ -30,9 +30,8 @@ def first_wrong(story: Story) -> Iterator[Fact]:
     yield "First wrong", story.step_title(check), STYLE["wrong"]
     symbol = f"{check.symbol}: " if check.symbol else ""
     yield "", symbol + story.what_is_off(check), ""
-    for kind, finding in story.findings:
-        if finding.name == check.name:
-            yield kind, finding.text, TITLE
+    for kind, finding in story.about(check):
+        yield kind, finding.text, TITLE
     yield from reasons(check)
     found = comparison(check)
     if found and found.worst:

@@ -97,7 +97,7 @@ class GraphView:
 
 def graph(story: Story, hrefs: Mapping[str, str]) -> GraphView | None:
     """The drawing of a report's steps; None where it lists none. ``hrefs``: where each quantity is on the page."""
-    steps = _with_inputs(story.report.steps)
+    steps = _with_inputs(story.network)
     if not steps:
         return None
     last = [step.name for step in steps.values() if step.role == "update" and not step.inputs]

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from manual_bp.render import _html_maps, _text
 from manual_bp.render._html_maps import MapsView
 from manual_bp.render._html_rows import RowView
-from manual_bp.render._html_words import DiagnosisView, FormulaView, breakable, diagnosis_of, formula_of
+from manual_bp.render._html_words import DiagnosisView, FormulaView, breakable, diagnosis_of, formula_of, sentence
 from manual_bp.render._say import Story, comparison, phase
 from manual_bp.report import HARMLESS, Check
 
@@ -76,10 +76,10 @@ def _headline(story: Story, first: Check | None) -> str:
         return f"All {noun} reported so far are right" if story.report.partial else f"All {noun} are right"
     if first is None:
         return "Every step is right by itself, the whole is not" if total else "Nothing was compared"
-    name, step = _text.shorten(first.name, 56), _named(story, first.step)
+    name, step, shared = _text.shorten(first.name, 56), _named(story, first.step), story.readers(first)
     part = {
         "value": f"The forward pass of {step}",
-        "gradient": f"The backward pass of {step}",
+        "gradient": f"The gradient of {name.removesuffix('.grad')}" if shared else f"The backward pass of {step}",
         "parameter": f"The parameter {name}",
         "parameter_gradient": f"The gradient of {name.removesuffix('.grad')}",
         "update": f"The update of {name.removesuffix('.new')}",
@@ -113,7 +113,11 @@ def _told(story: Story, first: Check | None) -> list[str]:
     what = f"{first.step} = {step.op}" if step and step.op else first.step
     symbol = f"{first.symbol} ({first.name})" if first.symbol and first.symbol != first.name else first.name
     verb = {"value": "computes", "parameter": "holds"}.get(first.kind, "computes")
-    told = [f"{what} {verb} {symbol} in its {phase(first)}. {story.what_is_off(first)}."]
+    made = f"{what} {verb} {symbol} in its {phase(first)}."
+    if readers := story.readers(first):
+        made = f"{symbol} is the sum of what {_text.both(readers)} send back."
+    told = [f"{sentence(found.text)}." for _, found in story.about(first)]
+    told.append(f"{made} {story.what_is_off(first)}.")
     before = story.quantities[: story.quantities.index(first)]
     if before and all(check.status in HARMLESS for check in before):
         told.append(f"All {_text.count(len(before), 'quantity', 'quantities')} before it are right.")

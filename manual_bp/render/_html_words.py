@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -10,6 +11,8 @@ from manual_bp.render._graph_svg import TONE
 from manual_bp.render._mathml import formula
 from manual_bp.render._say import SYMBOL, WORD
 from manual_bp.report import Check, Comparison, Status
+
+_DOT = re.compile(r"(?<=[^\W\d])\.(?=[^\W\d])|(?<=\w)\.(?=[^\W\d])|(?<=[^\W\d])\.(?=\w)")
 
 MEANING: dict[Status, str] = {
     "pass": "agrees, up to rounding",
@@ -97,8 +100,8 @@ def sentence(text: str) -> str:
 
 
 def breakable(text: str) -> Markup:
-    """The text, escaped, that may be broken after the dots of a long name."""
-    return Markup(".<wbr>").join(escape(part) for part in text.split("."))
+    """The text, escaped, that may be broken after the dots of a long name, but in no number."""
+    return Markup(".<wbr>").join(escape(part) for part in _DOT.split(text))
 
 
 def off(found: Comparison | None) -> str:

@@ -8,34 +8,24 @@ from collections.abc import Iterator
 from rich.cells import cell_len
 from rich.text import Text
 
-from manual_bp.render import _text
+from manual_bp.render import _cells, _text
 from manual_bp.render._colors import QUIET, STYLE
 from manual_bp.report import Picture, Plane
 
 #: A plane with at most this many columns and rows is shown in numbers too.
 NUMBERS_UP_TO = 6
 
-#: A cell beyond the bound, by its error relative to the plane's largest.
-LEGEND = "· within the bound   ▒ off   ▓ over 10 %   █ over 50 % of the largest error"
+_STYLE = {_cells.WITHIN: QUIET, _cells.NOT_FINITE: STYLE["nonfinite"]}
 
 
 def picture(found: Picture, width: int, planes: int = 1) -> Iterator[Text]:
     """The worst ``planes`` planes, side by side with the numbers where they are small; then what a cell means."""
     shown = found.planes[:planes]
     for plane in shown:
-        yield Text(_title(plane, found), QUIET)
+        yield Text(_cells.title(plane, found), QUIET)
         yield from _plane(plane, width)
     if shown:
-        yield Text(LEGEND, QUIET)
-
-
-def _title(plane: Plane, found: Picture) -> str:
-    """``where: batch 1, channel 0 (the worst of 2 planes); a cell is the worst of 2×2 elements``."""
-    place = plane.label or (f"plane {_text.index(plane.index)}" if plane.index else "the whole array")
-    others = f" (the worst of {found.planes_total} planes)" if found.planes_total > 1 else ""
-    height, width = plane.block
-    pooled = f"; a cell is the worst of {height}×{width} elements" if (height, width) != (1, 1) else ""
-    return f"where: {place}{others}{pooled}{'; whole pass' if found.against == 'end_to_end' else ''}"
+        yield Text(_cells.LEGEND, QUIET)
 
 
 def _plane(plane: Plane, width: int) -> Iterator[Text]:
@@ -62,20 +52,7 @@ def _beside(parts: list[Text], widths: list[int]) -> Text:
 
 
 def _blocks(plane: Plane) -> list[Text]:
-    """Two characters a cell, so that a cell is about as wide as high."""
-    sizes = [abs(c - r) for c, r in zip(plane.candidate, plane.reference, strict=True)]
-    largest = max((size for size in sizes if math.isfinite(size)), default=0.0)
-    cells = [_block(share, size, largest) for share, size in zip(plane.used, sizes, strict=True)]
-    return [_joined(cells[i * plane.cols : (i + 1) * plane.cols]) for i in range(plane.rows)]
-
-
-def _block(share: float, size: float, largest: float) -> Text:
-    if share <= 1:
-        return Text("· ", QUIET)
-    if not math.isfinite(size):
-        return Text("!!", STYLE["nonfinite"])
-    block = "█" if size >= largest / 2 else "▓" if size >= largest / 10 else "▒"
-    return Text(block * 2, "red")
+    return [_joined([Text(cell, _STYLE.get(cell, "red")) for cell in row]) for row in _cells.blocks(plane)]
 
 
 def _numbers(plane: Plane, values: tuple[float, ...]) -> list[Text]:

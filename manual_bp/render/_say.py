@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from manual_bp.render import _text
@@ -40,8 +40,13 @@ class Story:
         return worst_per_quantity(self.report)
 
     @cached_property
+    def network(self) -> tuple[StepInfo, ...]:
+        """The steps, their operations without what only repeats torch's defaults."""
+        return tuple(replace(step, op=_text.operation(step.op)) for step in self.report.steps)
+
+    @cached_property
     def steps(self) -> dict[str, StepInfo]:
-        return {step.name: step for step in self.report.steps}
+        return {step.name: step for step in self.network}
 
     @cached_property
     def culprits(self) -> list[Check]:
@@ -88,14 +93,17 @@ class Story:
         partly = " of those reported" if report.partial else ""
         if report.ok:
             what = f"all {_text.count(total, 'quantity', 'quantities')}{partly} agree with {self.reference}"
-            kinks = f", {self.counts['kink']} of them up to a kink" if self.kinks else ""
+            many = self.counts.get("kink", 0)
+            verb = "differs" if many == 1 else "differ"
+            kinks = f"; {many} {verb} only where the derivative is a matter of choice" if many else ""
             return f"{name}: {what}{kinks}"
         if not self.culprits:
             return f"{name}: {self._without_culprit()}"
         own = len(self.culprits)
         first = f"first {self.culprits[0].name}" if own > 1 else self.culprits[0].name
         rest = f"; {len(self.inherited)} more inherited it" if self.inherited else ""
-        wrong = f"{own} of {_text.count(total, 'quantity', 'quantities')} {'is' if own == 1 else 'are'} wrong"
+        what = "missing" if all(check.status == "missing" for check in self.culprits) else "wrong"
+        wrong = f"{own} of {_text.count(total, 'quantity', 'quantities')} {'is' if own == 1 else 'are'} {what}"
         return f"{name}: {wrong} ({first}){rest}"
 
     def _without_culprit(self) -> str:
@@ -113,7 +121,7 @@ class Story:
         probes = [probe.name for probe in report.probes] or list(dict.fromkeys(check.probe for check in report.checks))
         elements = sum(found.elements for check in report.checks if (found := comparison(check)))
         return [
-            *([report.title] if report.title else []),
+            *([report.title] if report.title not in ("", report.network) else []),
             report.dtype,
             f"seed {report.seed}",
             f"{_text.count(len(probes), 'probe')} ({_text.listed(probes, 4)})" if probes else "no probe",
@@ -123,7 +131,7 @@ class Story:
 
     def of(self, name: str) -> list[Check]:
         """The checks of a quantity, one a probe."""
-        return [check for check in self.report.checks if check.name == name]
+        return self._by_name.get(name, [])
 
     def where_seen(self, check: Check) -> str:
         """``on both probes``, ``on 1 of 3 probes (ties)``; empty when there was only one probe."""
@@ -136,10 +144,30 @@ class Story:
         return f"on {len(seen)} of {len(checks)} probes ({_text.listed(seen, 4)})"
 
     def step_title(self, check: Check) -> str:
-        """``a1 = ReLU(), backward pass``."""
+        """``a1 = ReLU(), backward pass``; for a sum of shares, whose they are."""
+        if readers := self.readers(check):
+            return f"the gradient of {_tensor(check)}, the sum of what {_text.both(readers)} send back"
         step = self.steps.get(check.step)
         name = f"{check.step} = {step.op}" if step and step.op and step.role != "input" else check.step
         return ", ".join(filter(None, [name, phase(check)]))
+
+    def readers(self, check: Check) -> list[str]:
+        """The steps that send back a share of this gradient, where there are several; none of them made it alone."""
+        if check.kind != "gradient":
+            return []
+        found = [step.name for step in self.network if _tensor(check) in step.inputs]
+        return found if len(found) > 1 else []
+
+    def shape(self, check: Check) -> str:
+        """Its shape, with N for a batch that differs from probe to probe."""
+        return _text.common_shape([check.shape, *(other.shape for other in self._by_name[check.name])])
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Check]]:
+        found: dict[str, list[Check]] = {}
+        for check in self.report.checks:
+            found.setdefault(check.name, []).append(check)
+        return found
 
     def what_is_off(self, check: Check) -> str:
         """One sentence on a quantity that is not right, without the reason."""
@@ -154,7 +182,8 @@ class Story:
             )
         share = f"{found.mismatched:,} of {_text.count(found.elements, 'element')}".replace(",", " ")
         if check.status == "nonfinite":
-            return f"{check.name} is not finite where it should be{' ' + seen if seen else ''}{_note(check)}"
+            said = f": {check.note}" if check.note else " is not finite where it should be"
+            return f"{check.name}{said}{', ' if check.note and seen else ' '}{seen}".rstrip()
         if check.kink and not found.mismatched:
             many = (
                 f"{check.name} differs in {_text.count(check.kink.elements, 'element')} at points without a derivative"
@@ -183,7 +212,7 @@ class Story:
         total = len(self.report.probes)
         told = [f"{text}{' (on every probe)' if total > 1 else ''}" for text, count in seen.items() if count == total]
         if others := len(seen) - len(told):
-            told.append(f"{_text.count(others, 'blind spot')} of single probes, each seen by another probe")
+            told.append(f"{_text.count(others, 'blind spot')} of single probes, each covered by another probe")
         return told
 
     @property
@@ -192,6 +221,15 @@ class Story:
         told = {check.name for check in self.culprits}
         found = self.report.findings
         return [(_FINDING[f.kind], f) for f in found if not (f.kind in ("wrong", "coverage") and f.name in told)]
+
+    def about(self, check: Check) -> list[tuple[str, Finding]]:
+        """The findings that say why this quantity is not right: its own, and an accident of the step that makes it."""
+        accidents = ("wrong", "mutation", "plumbing")
+        return [
+            (kind, found)
+            for kind, found in self.findings
+            if found.name == check.name or (found.kind in accidents and found.step == check.step)
+        ]
 
 
 _BARE = {"missing": "missing", "extra": "unknown to the reference", "mismatch": "of the wrong shape or dtype"}
@@ -252,6 +290,10 @@ def referee(check: Check) -> str:
     }[judge.fault]
     sides = f"candidate at {_text.error(judge.candidate)}, torch at {_text.error(judge.reference)} of the bound"
     return f"{blame} ({judge.precision}: {sides})"
+
+
+def _tensor(check: Check) -> str:
+    return check.name.removesuffix(".grad")
 
 
 def _note(check: Check) -> str:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_SIZE = re.compile(r"([(,] ?)(?:in|out)_(?:features|channels)=")
+_DEFAULT = re.compile(
+    r", (?:bias=True|padding=\(?0(?:, 0)*\)?|dilation=\(?1(?:, 1)*\)?|ceil_mode=False|eps=1e-05|momentum=0\.1"
+    r"|affine=True|elementwise_affine=True|track_running_stats=True|count_include_pad=True)(?=[,)])"
+)
+_UNIT_STRIDE = re.compile(r", stride=\(?1(?:, ?1)*,?\)?(?=[,)])")
 
 # What ASCII says instead; everything else goes through the compatibility form (⁽¹⁾ -> (1)), then to an escape.
 _ASCII = str.maketrans(
@@ -103,6 +111,23 @@ def shape(sizes: tuple[int, ...]) -> str:
     return "×".join(map(str, sizes)) or "scalar"
 
 
+def common_shape(several: Sequence[tuple[int, ...]]) -> str:
+    """``N×1×8×8`` where a quantity has another batch on every probe; the first shape where more than that differs."""
+    first = several[0]
+    if len(set(several)) < 2 or any(other[1:] != first[1:] or not other for other in several):
+        return shape(first)
+    return "×".join(["N", *map(str, first[1:])])
+
+
+def operation(op: str) -> str:
+    """An operation without what torch's repr adds to it: ``Linear(in_features=4, out_features=5, bias=True)`` is long.
+
+    Sizes lose their names, and hyperparameters at torch's defaults go.
+    """
+    short = _DEFAULT.sub("", _SIZE.sub(r"\1", op))
+    return _UNIT_STRIDE.sub("", short) if short.startswith("Conv") else short
+
+
 def index(at: tuple[int, ...] | None) -> str:
     """``[0, 0, 3, 4]``; empty where there is no element or only one."""
     return f"[{', '.join(map(str, at))}]" if at else ""
@@ -117,6 +142,11 @@ def listed(names: list[str] | tuple[str, ...], most: int = 8) -> str:
     """``a, b, c and 4 more``."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def both(names: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def shorten(text: str, width: int) -> str:

@@ -30,7 +30,7 @@ def _lines(story: Story, color: bool) -> Iterator[str]:
         yield f"{network}:{check.probe}: {check.name}: {verdict}: {_numbers(story, check)}"
     for kind, finding in story.findings:
         probes = ",".join(finding.probes) or "-"
-        yield f"{network}:{probes}: {finding.name}: {paint(kind.lower(), _RED)}: {finding.text}"
+        yield f"{network}:{probes}: {finding.name or finding.step or '-'}: {paint(kind.lower(), _RED)}: {finding.text}"
     yield f"{paint(story.word.lower(), _GREEN if story.report.ok else _RED)}: {story.verdict}"
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from manual_bp.render import _text
+from manual_bp.render import _cells, _text
 from manual_bp.render._say import SYMBOL, WORD, Story, cause, comparison, referee, tolerance
-from manual_bp.report import Check, Report
+from manual_bp.report import Check, Picture, Report
 
 #: Bytes; GitHub refuses a summary of more than 1024 KiB.
 CAP = 900 * 1024
@@ -73,7 +73,7 @@ def _blocks(story: Story) -> Iterator[tuple[str, str]]:
         yield "the first wrong step", "\n" + "".join(_first(story, story.first))
     off = [check for check in story.quantities if check.status != "pass"]
     if off:
-        yield "what is off", "\n" + _table(off)
+        yield "what is off", "\n" + _table(story, off)
     for check in story.culprits[:MOST]:
         yield f"the elements of {code(check.name)}", "".join(_details(story, check))
     if (hidden := len(story.culprits) - MOST) > 0:
@@ -91,6 +91,8 @@ def _blocks(story: Story) -> Iterator[tuple[str, str]]:
 
 def _first(story: Story, check: Check) -> Iterator[str]:
     yield f"**First wrong: {prose(story.step_title(check))}**\n\n"
+    for kind, finding in story.about(check):
+        yield f"- {kind}: **{prose(finding.text)}**\n"
     yield f"- {prose(story.what_is_off(check))}\n"
     found, diagnosis = comparison(check), check.diagnosis
     if found and found.worst:
@@ -107,20 +109,19 @@ def _first(story: Story, check: Check) -> Iterator[str]:
         yield f"- Where: {code(diagnosis.location)}\n"
 
 
-def _table(checks: Sequence[Check]) -> str:
+def _table(story: Story, checks: Sequence[Check]) -> str:
     head = "|  | quantity | step | shape | error | of allowed | worst at | probe | must be |\n"
-    return head + "|---|---|---|---|--:|--:|---|---|---|\n" + "".join(map(_row, checks))
+    return head + "|---|---|---|---|--:|--:|---|---|---|\n" + "".join(_row(story, check) for check in checks)
 
 
-def _row(check: Check) -> str:
+def _row(story: Story, check: Check) -> str:
     found = comparison(check)
-    numbers = (
-        [_text.error(found.max_abs_error), _text.used(found.used), code(_text.index(found.worst_index))]
-        if found
-        else [""] * 3
-    )
+    numbers = [""] * 3
+    if found:
+        at = code(_text.index(found.worst_index)) if found.max_abs_error else ""
+        numbers = [_text.error(found.max_abs_error), _text.used(found.used), at]
     verdict = f"{SYMBOL[check.status]} {WORD[check.status]}"
-    cells = [verdict, code(check.name), code(check.step), _text.shape(check.shape), *numbers]
+    cells = [verdict, code(check.name), code(check.step), story.shape(check), *numbers]
     cells += [code(check.probe), code(check.equation)]
     return "| " + " | ".join(cells) + " |\n"
 
@@ -141,6 +142,8 @@ def _details(story: Story, check: Check) -> Iterator[str]:
             ]
             yield "| " + " | ".join(cells) + " |\n"
         yield "\n"
+    if check.picture and check.picture.planes:
+        yield from _picture(check.picture)
     facts = {
         "": "" if check is story.first else story.what_is_off(check),
         "Why": "" if check is story.first else cause(check),
@@ -155,10 +158,20 @@ def _details(story: Story, check: Check) -> Iterator[str]:
     yield "\n</details>\n"
 
 
+def _picture(found: Picture) -> Iterator[str]:
+    """Where the errors sit, as in the terminal, in a block of code."""
+    worst = found.planes[0]
+    lines = [_cells.title(worst, found), *("".join(row).rstrip() for row in _cells.blocks(worst))]
+    lines.append(_cells.LEGEND)
+    fence = "`" * (3 + max((len(run) for line in lines for run in re.findall("`+", line)), default=0))
+    yield "\n".join([fence + "text", *lines, fence]) + "\n\n"
+
+
 def _closing(story: Story) -> Iterator[str]:
-    facts = [(kind, finding.text) for kind, finding in story.findings]
+    told = story.about(story.first) if story.first and not story.report.ok else []
+    facts = [(kind, finding.text) for kind, finding in story.findings if (kind, finding) not in told]
     facts += [("Power", story.power)] if story.power else []
-    facts += [("Blind", text) for text in story.blind] + [("Note", text) for text in story.report.notes]
+    facts += [("Blind spot", text) for text in story.blind] + [("Note", text) for text in story.report.notes]
     yield "\n" if facts else ""
     for label, text in facts:
         yield f"- {label}: {prose(text)}\n"
@@ -173,14 +186,14 @@ def _all_quantities(story: Story) -> Iterator[tuple[str, str]]:
     many = _text.count(len(story.quantities), "quantity", "quantities")
     end = "\n</details>\n"
     head = f"\n<details><summary>All {many}, in execution order</summary>\n\n"
-    rows = [_row(check) for check in story.quantities]
+    rows = [_row(story, check) for check in story.quantities]
     room, kept = CAP // 2, 0
     for row in rows:
         room -= len(row.encode())
         if room < 0:
             break
         kept += 1
-    table = head + _table(()) + "".join(rows[:kept])
+    table = head + _table(story, ()) + "".join(rows[:kept])
     if kept < len(rows):
         table += f"\n{_text.count(len(rows) - kept, 'more row')} left out, as this report is capped at 900 KiB.\n"
     yield "the table of all quantities", table + end

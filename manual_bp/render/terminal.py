@@ -18,7 +18,7 @@ from manual_bp.render import _chain, _detail, _rows, _text
 from manual_bp.render._colors import QUIET, STYLE, TITLE, mark
 from manual_bp.render._look import Look
 from manual_bp.render._say import Story
-from manual_bp.report import Report
+from manual_bp.report import Report, Status
 
 #: Prose is set no wider than this, however wide the screen.
 PROSE = 110
@@ -102,17 +102,28 @@ def _rows_note(story: Story) -> str:
 
 def _details(story: Story, width: int) -> Iterator[RenderableType]:
     inside = width - 4
-    for check in story.culprits[: _detail.MOST]:
+    telling = [check for check in story.culprits if check.status not in ("missing", "extra")]
+    for check in telling[: _detail.MOST]:
         yield ""
         yield Padding(_detail.heading(check), 0)
         yield from (Padding(line, (0, 0, 0, 4)) for line in _detail.body(check, inside))
         yield from facts(_detail.facts(check, told=check is story.first), width, indent=4)
-    if hidden := story.culprits[_detail.MOST :]:
+    if hidden := telling[_detail.MOST :]:
         names = _text.listed([check.name for check in hidden], 10)
         yield ""
         yield Padding(Text(f"{_text.count(len(hidden), 'more wrong quantity', 'more wrong quantities')}: {names}"), 0)
+    yield from _section(facts(_not_compared(story), width))
     yield from _section(facts(_inherited(story), width))
     yield from _section(facts(_detail.kinks(story), width))
+
+
+def _not_compared(story: Story) -> Iterator[_detail.Fact]:
+    """What one side alone has: nothing to show of it but the names."""
+    told: dict[Status, str] = {"missing": "not reported", "extra": "the reference has no quantity of this name"}
+    for status, said in told.items():
+        names = [check.name for check in story.culprits if check.status == status]
+        if names:
+            yield mark(status), f"{_text.listed(names, 20)}: {said}", STYLE[status]
 
 
 def _inherited(story: Story) -> Iterator[_detail.Fact]:
@@ -123,13 +134,14 @@ def _inherited(story: Story) -> Iterator[_detail.Fact]:
 
 def _closing(story: Story) -> Iterator[_detail.Fact]:
     """Findings, what the probes could not have shown, notes, how to run it again."""
+    told = story.about(story.first) if story.first and not story.report.ok else []
     for kind, finding in story.findings:
-        if story.first is None or finding.name != story.first.name:
+        if (kind, finding) not in told:
             yield kind, finding.text, STYLE["mismatch" if not story.report.ok else "kink"]
     if story.power:
         yield "Power", story.power, ""
     for position, text in enumerate(story.blind):
-        yield "" if position else "Blind", text, QUIET
+        yield "" if position else "Blind spot", text, QUIET
     for position, text in enumerate(story.report.notes):
         yield "" if position else "Note", text, QUIET
     if story.report.command:

@@ -96,7 +96,7 @@ HEADLINES = {
     "tie": "All 16 quantities are right",
     "nan": "The backward pass of loss (BCELoss) gives NaN or infinity",
     "untidy": "z3.bias.grad was not reported",
-    "residual": "The backward pass of layer1.0.conv1 (Conv2d) is wrong",
+    "residual": "The gradient of stem is wrong",
 }
 
 

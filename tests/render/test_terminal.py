@@ -48,7 +48,7 @@ def test_ascii_when_the_stream_has_nothing_else(name):
 def test_the_answers_come_in_the_order_they_are_asked(width):
     text = full(unrotated_kernel(), width)
     asked = ["✗ WRONG", "First wrong  z1 = Conv2d", "Why          the kernel is not rotated", "Must be", "Network",
-             "Quantities", "✗ wrong  x.grad", "Would pass", "Power", "Blind", "Run again"]  # fmt: skip
+             "Quantities", "✗ wrong  x.grad", "Would pass", "Power", "Blind spot", "Run again"]  # fmt: skip
     places = [text.index(phrase) for phrase in asked]
     assert places == sorted(places)
     assert text.splitlines()[-1] == "✗ WRONG  three-layer: 1 of 16 quantities is wrong (x.grad)"
@@ -207,7 +207,7 @@ def test_a_kink_is_told_with_its_elements_and_the_convention():
     assert "∧ kink a1.grad differs only where the function has no derivative" in told
     assert "6 elements on 1 of 2 probes (ties), [0, 0, 0, 4], [0, 0, 0, 5]" in told
     assert "torch gives the whole gradient to the first maximum of the window" in told
-    assert "1 of them up to a kink" in told
+    assert "; 1 differs only where the derivative is a matter of choice" in told
 
 
 def test_what_is_missing_extra_or_of_another_shape_says_so():
@@ -223,7 +223,9 @@ def test_what_is_missing_extra_or_of_another_shape_says_so():
 
 def test_a_right_step_that_was_fed_the_wrong_tensor():
     checks = [
-        replace(c, status="wrong", isolated=all_right().checks[i].isolated) if c.name == "z1.grad" and c.status == "wrong" else c
+        replace(c, status="wrong", isolated=all_right().checks[i].isolated)
+        if c.name == "z1.grad" and c.status == "wrong"
+        else c
         for i, c in enumerate(forgotten_mask().checks)
     ]
     text = "z1.grad is right for what it was given, but that is not a1.grad"
@@ -243,9 +245,11 @@ def test_what_no_probe_shows_is_named_and_what_another_shows_is_counted():
     one, other = unrotated_kernel().probes
     both = (replace(one, blind=("one channel", "no tie")), replace(other, blind=("one channel", "one example")))
     told = " ".join(full(replace(unrotated_kernel(), probes=both)).split())
-    assert "Blind one channel (on every probe) 2 blind spots of single probes, each seen by another probe" in told
+    assert (
+        "Blind spot one channel (on every probe) 2 blind spots of single probes, each covered by another probe" in told
+    )
     alone = " ".join(full(nan()).split())
-    assert "Blind no exact zero at a ReLU Run again" in alone
+    assert "Blind spot no exact zero at a ReLU Run again" in alone
 
 
 def test_parameters_are_listed_with_the_forward_pass():
