@@ -24,6 +24,8 @@ _COMMANDS = {
     "networks": "networks",
     "render": "render",
     "diff": "diff",
+    "export": "export",
+    "train": "train",
 }
 
 
