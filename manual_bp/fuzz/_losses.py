@@ -45,7 +45,7 @@ def draw_loss(s: Source, shape: Shape) -> tuple[list[nn.Layer], nn.Loss]:
 
 def _weights(s: Source, count: int) -> Array | None:
     """One factor for each column (or class), or none."""
-    return np.array([s.integer(1, 8) / 4 for _ in range(count)]) if s.flag() else None
+    return np.array([s.integer(1, 8) / 7 for _ in range(count)]) if s.flag() else None
 
 
 def draw_optimizer(s: Source) -> nn.Optimizer | None:

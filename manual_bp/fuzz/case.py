@@ -49,7 +49,7 @@ def save(path: str | os.PathLike[str], network: Network, probe: Probe) -> Path:
         "probe": {"name": probe.name, "description": probe.description, "seed": probe.seed},
     }
     text = json.dumps(manifest, indent=1).encode()
-    arrays = {_PARAMS + name: np.ascontiguousarray(a) for name, a in probe.params.items()}
+    arrays = {_PARAMS + name: np.asarray(a, order="C") for name, a in probe.params.items()}
     buffer = io.BytesIO()
     np.savez(buffer, **{_MANIFEST: np.frombuffer(text, np.uint8), "x": probe.x, "y": probe.y, **arrays})  # type: ignore[arg-type]  # arrays by name
     return files.write_bytes(path, buffer.getvalue())

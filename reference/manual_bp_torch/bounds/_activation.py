@@ -132,7 +132,7 @@ class SoftmaxRule(Rule):
         self.log = log
 
     def _parts(self, s: Operands) -> tuple[int, int, Tensor, Tensor]:
-        """The dimension, its length, the softmax, and its relative error (per element)."""
+        """The dimension, its length, the softmax, and how far its logarithm is off (per element)."""
         x, e_x = s.inputs[0], s.errors[0]
         dim = int(s.module.dim) % max(1, x.dim())  # type: ignore[arg-type]  # an int on both modules
         n = x.shape[dim] if x.dim() else 1
@@ -143,24 +143,29 @@ class SoftmaxRule(Rule):
         weights = y * torch.exp(torch.clamp(2 * e_x, max=300.0))
         shrunk = (y * torch.exp(-2 * e_x)).sum(dim, keepdim=True)
         moved = torch.minimum((weights * own).sum(dim, keepdim=True) / shrunk, own.amax(dim, keepdim=True))
-        relative = own + moved + s.precision.gamma(n)
-        return dim, n, y, torch.expm1(torch.clamp(relative, max=700.0))
+        return dim, n, y, own + moved + s.precision.gamma(n)
+
+    @staticmethod
+    def _spread(y: Tensor, e_log: Tensor) -> Tensor:
+        """How far y itself is off: the exact one is up to y exp(e), and a computed one that times exp(e) again."""
+        e_log = torch.clamp(e_log, max=300.0)
+        return torch.clamp(y * torch.exp(e_log) * torch.expm1(e_log), max=1.0)
 
     def forward(self, s: Operands) -> Bound:
-        _, n, y, relative = self._parts(s)
+        _, n, y, e_log = self._parts(s)
         if not self.log:
-            return Bound(torch.clamp(y * relative, max=1.0) + s.precision.eta, f"certified: softmax, n = {n}")
+            return Bound(self._spread(y, e_log) + s.precision.eta, f"certified: softmax, n = {n}")
         # log of a rounded softmax, or x - log sum exp(x): either way the size of the terms enters
         value = s.module(s.inputs[0])
         size = value.abs() + s.inputs[0].abs() + 1
-        e = torch.where(value == -torch.inf, 0.0, relative + 4 * s.precision.u * size)
+        e = torch.where(value == -torch.inf, 0.0, e_log + 4 * s.precision.u * size)
         return Bound(e, f"certified: log-softmax, n = {n}")
 
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
-        dim, n, y, relative = self._parts(s)
+        dim, n, y, e_log = self._parts(s)
         u, gamma, eta = s.precision.u, s.precision.gamma(n + 4), s.precision.eta
         top = g.abs() + 2 * e_g
-        e_y = torch.clamp(y * relative, max=1.0) + eta
+        e_y = self._spread(y, e_log) + eta
         y_top = torch.clamp(y + 2 * e_y, max=1.0)
         if self.log:
             total = top.sum(dim, keepdim=True)
