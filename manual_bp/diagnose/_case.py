@@ -11,7 +11,7 @@ import numpy as np
 from manual_bp.network import TARGET
 from manual_bp.nn._layer import Array
 
-from ._evaluate import Evaluator
+from ._evaluate import ROUNDOFF, Evaluator
 from ._node import Node
 
 #: Names with a prefix: the reference's answer, and a quantity of the pass before.
@@ -116,6 +116,8 @@ class Case:
             bound = 4 * self.evaluator.error(tree, self.dtype)
             if self.allowed.shape == value.shape:
                 bound = bound + self.allowed
+            size = np.max(np.abs(np.where(np.isfinite(self.claimed), self.claimed, 0.0)), initial=0.0)
+            bound = bound + 4 * ROUNDOFF[self.dtype] * size  # another formula may cancel numbers of the array's own size
             difference = np.abs(value - self.claimed)
             same = (value == self.claimed) | (np.isnan(value) & np.isnan(self.claimed))
             if self.excused is not None:

@@ -19,6 +19,9 @@ from ._search import Found, Progress, Search, double, prepare, single
 from ._synonyms import merge
 from ._words import hint_for
 
+#: An explanation that is so much dearer than the plainest one is not mentioned beside it.
+FAR = 0.75
+
 #: More explanations than these are not listed.
 LISTED = 6
 
@@ -99,9 +102,9 @@ def explain(
 
 
 def _fewest(found: list[Found]) -> list[Found]:
-    """What was fitted to the numbers yields to what was not."""
-    plain = [f for f in found if not f.edit.fitted]
-    return plain or found
+    """What was fitted to the numbers yields to what was not, and what is far-fetched to what is plain."""
+    plain = [f for f in found if not f.edit.fitted] or found
+    return [f for f in plain if f.edit.cost <= plain[0].edit.cost + FAR]
 
 
 def _holds(case: Case, found: Found) -> bool:
@@ -119,8 +122,8 @@ def _special(cases: Sequence[Case], location: str) -> Diagnosis | None:
     if not wrong or len(wrong) < sum(c.wrong for c in cases):
         return None
     odd = [~np.isfinite(c.claimed) & np.isfinite(c.right) for c in wrong]
-    if not all(o.any() and not (c.bad & ~o).any() and (~o).any() for o, c in zip(odd, wrong, strict=True)):
-        return None
+    if not all(o.any() and not (c.bad & ~o).any() for o, c in zip(odd, wrong, strict=True)):
+        return _one_element(wrong, cases, location)
     count, size = int(odd[0].sum()), odd[0].size
     what = "NaN" if np.isnan(wrong[0].claimed[odd[0]]).all() else "not finite"
     return Diagnosis(
@@ -130,6 +133,24 @@ def _special(cases: Sequence[Case], location: str) -> Diagnosis | None:
         confidence="certain",
         leftover=0.0,
         hint=hint_for("nonfinite"),
+        location=location,
+    )
+
+
+def _one_element(wrong: Sequence[Case], cases: Sequence[Case], location: str) -> Diagnosis | None:
+    """One element that is off in an array that is right apart from it; which one it is tells nothing of the formula."""
+    if not all(int(c.bad.sum()) == 1 and c.bad.size > 2 for c in wrong):
+        return None
+    places = [tuple(int(i) for i in np.argwhere(c.bad)[0]) for c in wrong]
+    if all(c.claimed[p] == 0 for c, p in zip(wrong, places, strict=True)) or len(wrong) < 2:
+        return None  # left out at an end, perhaps: an edit says more
+    return Diagnosis(
+        name="a single element is wrong, all the others are right",
+        identifier="single-element",
+        evidence=f"{_on(wrong, cases)}: {wrong[0].quantity}{list(places[0])} on {wrong[0].probe}",
+        confidence="certain",
+        leftover=0.0,
+        hint=hint_for("single-element"),
         location=location,
     )
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from manual_bp.network import INPUT
+from manual_bp.network import INPUT, TARGET
 from manual_bp.trace import GRAD, NEW
 
-from ._edit import Edit, Kind
+from ._edit import Edit, Kind, axis_word
 from ._edits_array import Site, array_edits, function_edits
 from ._edits_formula import part_edits
 from ._edits_layer import layer_edits
-from ._graph import Graph
-from ._node import Node, exchange, mul, node, operand, put, scaled, walk
+from ._edits_structure import clips, commuted, extra_factors, slopes
+from ._graph import Context, Graph
+from ._node import Node, exchange, leaves, mul, node, operand, put, scaled, walk
 
 Shape = tuple[int, ...]
 
@@ -37,6 +39,17 @@ class Setting:
     target: Shape
     dtype: str
     known_formula: bool = True
+    context: Context = Context()
+
+    def earlier(self, name: str) -> bool:
+        """Whether a quantity is known when this one is computed, or is an updated parameter."""
+        own, other = self.order.get(self.quantity, len(self.order)), self.order.get(name)
+        return name.endswith(NEW) or other is None or other < own
+
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """Quantities in execution order."""
+        return {name: i for i, name in enumerate(self.shapes) if not name.startswith("before:")}
 
 
 def edits(s: Setting) -> Iterator[Edit]:
@@ -46,6 +59,7 @@ def edits(s: Setting) -> Iterator[Edit]:
     yield from _operands(s)
     yield from _result(s)
     yield from _layers(s)
+    yield from _context(s)
 
 
 def _places(root: Node) -> list[tuple[Node, list[tuple[int, ...]]]]:
@@ -66,11 +80,40 @@ def _variants(root: Node, old: Node, places: list[tuple[int, ...]], new: Node) -
 
 def _parts(s: Setting) -> Iterator[Edit]:
     for part, places in _places(s.root):
-        for identifier, name, cost, new in part_edits(part, s.shape_of):
+        for identifier, name, cost, new in (*part_edits(part, s.shape_of), *commuted(part)):
             for tree, where, more in _variants(s.root, part, places, new):
                 yield Edit(identifier=identifier, name=name + where, tree=tree, cost=cost + more)
+        yield from _terms_per(s, part, places)
         if part.args and part is not s.root and part.op != "scale" and np.prod(s.shape_of(part)) > 1:
             yield from _inner(s, part, places)
+
+
+def _context(s: Setting) -> Iterator[Edit]:
+    """What the surroundings suggest: another form of the formula, another derivative, a neighbour's factor."""
+    for identifier, name, cost, tree in s.context.variants:
+        yield Edit(identifier=identifier, name=name, tree=tree, cost=cost)
+    for form in s.context.forms:
+        yield from _parts(replace(s, root=form))
+    if s.context.slope is not None:
+        for identifier, words, cost, tree in slopes(*s.context.slope):
+            yield Edit(identifier=identifier, name=f"the upstream gradient is {words}", tree=tree, cost=cost)
+    makers = s.graph.makers(s.quantity)
+    part = s.graph.part(makers[0]) if len(makers) == 1 else None
+    for identifier, name, cost, tree in extra_factors(s.root, part, list(s.context.siblings), s.shape_of):
+        yield Edit(identifier=identifier, name=name, tree=tree, cost=cost)
+
+
+def _terms_per(s: Setting, part: Node, places: list[tuple[int, ...]]) -> Iterator[Edit]:
+    """A term that is added once for each element along an axis of an operand."""
+    for i, term in enumerate(part.args if part.op == "add" and len(part.args) > 1 else ()):
+        for name, leaf in leaves(s.root).items():
+            for axis, n in enumerate(s.shape_of(leaf)):
+                if n > 1:
+                    word = axis_word(_kind(s, name), len(s.shape_of(leaf)), axis)
+                    more = mul(term, node("count", leaf, axes=(axis,)))
+                    new = replace(part, args=(*part.args[:i], more, *part.args[i + 1 :]))
+                    text = f"{term.says or 'a term'} is added once for each {word} of {name}"
+                    yield Edit(identifier="term-doubled", name=text, tree=put(s.root, places[0], new), cost=1.7)
 
 
 def _inner(s: Setting, part: Node, places: list[tuple[int, ...]]) -> Iterator[Edit]:
@@ -91,7 +134,7 @@ def _operands(s: Setting) -> Iterator[Edit]:
         shape = s.shape_of(leaf)
         site = Site(leaf, shape, _kind(s, name))
         linear = _is_multilinear(s.root)
-        for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site)):
+        for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site), *clips(leaf)):
             if linear and identifier == "ones" and shape == ():
                 continue
             identifier, text = _well_known(s, leaf, identifier, f"{leaf.says} {words}")
@@ -101,7 +144,7 @@ def _operands(s: Setting) -> Iterator[Edit]:
             for by in (-1.0, 2.0, 0.5):
                 text = f"{leaf.says} {'has the wrong sign' if by < 0 else f'is multiplied by {by:g}'}"
                 for tree, where, more in _variants(s.root, leaf, places, scaled(leaf, by)):
-                    yield Edit(identifier="sign-flipped" if by < 0 else "factor", name=text + where, tree=tree, cost=2.2 + more)
+                    yield Edit(identifier="sign-inside" if by < 0 else "constant-factor-inside", name=text + where, tree=tree, cost=2.2 + more)
         yield from _swaps(s, leaf, places, leaf.says)
 
 
@@ -120,6 +163,8 @@ def _well_known(s: Setting, leaf: Node, identifier: str, text: str) -> tuple[str
             "transposed": ("kernel-transposed", text),
         }
         return words.get(identifier, (identifier, text))
+    if leaf.options["name"] == TARGET and identifier == "complement":
+        return "target-inverted", f"yes and no are exchanged: {leaf.says} is replaced by one minus itself"
     if weight and identifier == "transposed":
         return "weight-transposed", text
     if "upstream" in leaf.says:
@@ -138,7 +183,7 @@ def _swaps(s: Setting, part: Node, places: list[tuple[int, ...]], says: str) -> 
     """Another quantity of the trace in its place, an updated one, or that of the pass before."""
     shape, own = s.shape_of(part), part.options.get("name", "")
     for other, found in s.shapes.items():
-        if found != shape or other == own or other == s.quantity or other.startswith(("right:", "before:")):
+        if found != shape or other in (own, s.quantity) or other.startswith(("right:", "before:")) or not s.earlier(other):
             continue
         identifier = "operand-updated-early" if other == own + NEW else "operand-swapped"
         far = 0.0 if _related(s, other) else 0.3
@@ -166,7 +211,7 @@ def _result(s: Setting) -> Iterator[Edit]:
     """Edits of what comes out."""
     site = Site(s.root, s.shape_of(s.root), _kind(s, s.quantity), result=True)
     gradient = s.quantity.endswith(GRAD)
-    for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site)):
+    for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site), *clips(s.root)):
         named = {"rotated": "gradient-rotated", "transposed": "gradient-transposed"} if gradient else {}
         if identifier == "ones":
             continue
@@ -174,7 +219,7 @@ def _result(s: Setting) -> Iterator[Edit]:
         yield Edit(identifier=named.get(identifier, identifier), name=text, tree=new, cost=cost + 0.4)
     if s.target == site.shape:
         for other, shape in s.shapes.items():
-            if shape == site.shape and other != s.quantity and not other.startswith(("right:", "before:")):
+            if shape == site.shape and other != s.quantity and not other.startswith(("right:", "before:")) and s.earlier(other):
                 text = f"{s.quantity} is {other}, passed on unchanged" if gradient else f"{s.quantity} is a copy of {other}"
                 yield Edit(identifier="operand-swapped", name=text, tree=operand(other), cost=1.5 if _related(s, other) else 1.9)
                 yield Edit(identifier="term-extra", name=f"{other} is added to {s.quantity}", tree=node("add", s.root, operand(other)), cost=2.3)
@@ -183,7 +228,7 @@ def _result(s: Setting) -> Iterator[Edit]:
                 mask = node("greater", operand(other), than=0.0)
                 yield Edit(identifier="mask-extra", name=f"{s.quantity} is masked by {other} > 0", tree=mul(s.root, mask), cost=2.1)
         if s.shapes.get(f"before:{s.quantity}") == site.shape:
-            yield Edit(identifier="stale-cache", name=f"{s.quantity} is still that of the pass before", tree=operand(f"before:{s.quantity}"), cost=1.5)
+            yield Edit(identifier="stale-cache", name=f"{s.quantity} is still that of the pass before", tree=operand(f"before:{s.quantity}"), cost=2.3)
             both = node("add", s.root, operand(f"before:{s.quantity}"))
             yield Edit(identifier="term-doubled", name=f"{s.quantity} is added to that of the pass before: it is never set to zero", tree=both, cost=1.4)
     elif int(np.prod(s.target)) == int(np.prod(site.shape)):

@@ -58,15 +58,19 @@ def function_edits(site: Site) -> Iterator[ArrayEdit]:
         ("log", "replaced by its logarithm"), ("sigmoid", "put through a sigmoid"), ("tanh", "put through tanh"),
         ("clip -1 1", "clipped to [−1, 1]"), ("clip 0 1", "clipped to [0, 1]"), ("cube", "cubed"),
     ):  # fmt: skip  # a table
-        identifier = {"square": "squared", "relu": "clipped"}.get(name, name.split()[0].replace("clip", "clipped"))
-        yield f"{identifier}", f"is {words}", 3.0, fn(name, site.node)
+        identifier = _FUNCTION.get(name, "other-function")
+        yield identifier, f"is {words}", 1.7 if name == "abs" else 3.0, fn(name, site.node)
     yield "complement", "is replaced by one minus itself", 3.0, one_minus(site.node)
 
 
+_FUNCTION = {"square": "squared", "sqrt": "root-extra", "abs": "absolute-value", "relu": "clipped", "clip -1 1": "clipped", "clip 0 1": "clipped"}
+
+
 def _precision(site: Site, dtype: str) -> Iterator[ArrayEdit]:
-    for to in ("float32", "float16", "bfloat16"):
+    for to in ("float32", "float16", "bfloat16", "truncated"):
         if to != dtype:
-            yield "precision-lowered", f"is rounded to {to}", 1.5, node("round", site.node, to=to)
+            words = "is cut off to bfloat16" if to == "truncated" else f"is rounded to {to}"
+            yield "precision-lowered", words, 1.5, node("round", site.node, to=to)
 
 
 def _turned(site: Site) -> Iterator[ArrayEdit]:
@@ -178,16 +182,14 @@ def _groups(site: Site) -> Iterator[ArrayEdit]:
 def _constants(site: Site) -> Iterator[ArrayEdit]:
     yield "ones", "is ignored, as if it were 1", 1.3, node("fill", site.node, value=1.0)
     if site.result:
-        yield "result-missing", "is 0 everywhere", 1.0, node("fill", site.node, value=0.0)
+        yield "result-missing", "is 0 everywhere", 0.1, node("fill", site.node, value=0.0)
 
 
 def _cut(site: Site) -> Iterator[ArrayEdit]:
     if site.ndim > 2:
-        for margin in (1, 2, 3):
-            sides = itertools.product((margin, 0), repeat=site.ndim - 2)
-            for margins in sides:
-                if any(margins) and all(n > 2 * m for n, m in zip(site.shape[2:], margins, strict=True)):
-                    yield "border-dropped", f"is 0 at the border ({_times(margins)} wide)", 1.3, node("border", site.node, margins=margins)
+        for margins in itertools.product(range(4 if site.ndim < 5 else 3), repeat=site.ndim - 2):
+            if any(margins) and (site.result or len(set(margins)) == 1):
+                yield "border-dropped", f"is 0 at the border ({_times(margins)} wide)", 1.3, node("border", site.node, margins=margins)
     if site.result:
         for index, which in ((-1, "last"), (0, "first")):
             yield "single-element", f"has its {which} element left at 0", 1.5, node("element", site.node, index=index, value=0.0)

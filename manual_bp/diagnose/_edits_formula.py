@@ -35,25 +35,37 @@ def _add(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[Part
     if len(terms) < 2:
         return
     for i, term in enumerate(terms):
-        says = _called(term, f"term {i + 1}").removeprefix("−")
+        says = _term(part, term, i)
         rest = terms[:i] + terms[i + 1 :]
 
         def swapped(new: Node, i: int = i) -> Node:
             return add(*terms[:i], new, *terms[i + 1 :], says=part.says)
 
-        name = "bias-missing" if "bias" in says else "term-missing"
-        yield name, f"the term {says} is missing", 1.0, add(*rest, says=part.says)
-        yield "term-doubled", f"the term {says} is added twice", 1.2, swapped(scaled(term, 2.0))
-        yield "sign-flipped", f"the term {says} has the wrong sign", 1.1, swapped(scaled(term, -1.0))
-        yield "factor", f"the term {says} is halved", 2.0, swapped(scaled(term, 0.5))
-        yield "squared", f"the term {says} is squared", 3.0, swapped(fn("square", term))
-        yield "term-alone", f"only the term {says} is there", 1.6, add(term)
+        name = "bias-missing" if "bias" in says and "correction" not in says else "term-missing"
+        name = "branch-missing" if "reader" in says else "epsilon-missing" if term.says == "ε" else name
+        fits = any(shapes(t) == shapes(part) for t in rest)
+        yield name, f"{says} is missing", 1.0, add(*rest, says=part.says) if fits else swapped(scaled(term, 0.0))
+        yield "term-doubled", f"{says} is added twice", 1.2, swapped(scaled(term, 2.0))
+        yield "sign-inside", f"{says} has the wrong sign", 1.1, swapped(scaled(term, -1.0))
+        yield "constant-factor-inside", f"{says} is halved", 2.0, swapped(scaled(term, 0.5))
+        yield "squared", f"{says} is squared", 3.0, swapped(fn("square", term))
+        if len(terms) > 2:
+            yield "term-missing", f"only {says} is there, the other terms are missing", 1.2, add(term)
         for axis, n in enumerate(shapes(term)):
             if n > 1:
-                yield "mean-for-sum", f"the term {says} is divided by {n}", 2.4, swapped(mul(term, inverse_count(term, (axis,), "1/n")))
-                yield "sum-for-mean", f"the term {says} is multiplied by the {n} along axis {axis}", 2.4, swapped(mul(term, node("count", term, axes=(axis,))))
+                yield "mean-for-sum", f"{says} is divided by {n}", 2.4, swapped(mul(term, inverse_count(term, (axis,), "1/n")))
+                yield "sum-for-mean", f"{says} is multiplied by the {n} along axis {axis}", 2.4, swapped(mul(term, node("count", term, axes=(axis,))))
     if len(terms) == 2:
         yield "factor-for-term", "the two terms are multiplied, not added", 2.5, mul(*terms)
+
+
+def _term(part: Node, term: Node, i: int) -> str:
+    """What a term is called: by its own name, and the name of the sum if that alone says too little."""
+    says = _called(term, f"term {i + 1}").removeprefix("−")
+    if says.startswith("the ") or "reader" in says:
+        return says.replace("from reader", "the share of reader")
+    inside = f" in {part.says}" if part.says and part.says != says and not part.says.startswith(("∂", "y")) else ""
+    return f"the term {says}{inside}"
 
 
 def _mul(part: Node, _: Any) -> Iterator[PartEdit]:
@@ -67,11 +79,15 @@ def _mul(part: Node, _: Any) -> Iterator[PartEdit]:
         def swapped(new: Node, i: int = i) -> Node:
             return mul(*factors[:i], new, *factors[i + 1 :], says=part.says)
 
-        yield _missing(factor), f"the factor {says} is missing", 1.0, mul(*rest, says=part.says)
-        yield "factor-doubled", f"the factor {says} stands there twice", 1.5, mul(*factors, factor, says=part.says)
+        yield _missing(factor), f"{_the(says)} is missing", 1.0, mul(*rest, says=part.says)
+        yield "factor-doubled", f"{_the(says)} is multiplied in twice", 1.5, mul(*factors, factor, says=part.says)
         yield "inverted", f"divided by {says} instead of multiplied", 2.0, swapped(fn("reciprocal", factor))
         if factor.op in ("greater", "nonzero", "within"):
             yield "mask-inverted", f"{says} is inverted", 1.2, swapped(one_minus(factor))
+
+
+def _the(says: str) -> str:
+    return says if says.startswith("the ") else f"the factor {says}"
 
 
 def _missing(factor: Node) -> str:
@@ -87,7 +103,7 @@ def _missing(factor: Node) -> str:
 def _const(part: Node, _: Any) -> Iterator[PartEdit]:
     value, says = part.options["value"], part.says
     if isinstance(value, np.ndarray):
-        yield "constant-wrong", f"{says} counts as 1", 1.5, const(1.0)
+        yield "option-ignored", f"{says} counts as 1", 1.2, const(1.0)
         yield "constant-wrong", f"divided by {says}", 2.0, replace(part, options={"value": 1 / value})
         if value.size > 1:
             yield "constant-wrong", f"{says} is that of the next class", 2.0, replace(part, options={"value": np.roll(value, 1)})
@@ -114,9 +130,9 @@ def _sum(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[Part
             mean = mul(part, inverse_count(a, chosen, "1/n"))
             yield "mean-for-sum", f"{says} is a mean over the {words}, not a sum", 1.2, mean
         if chosen != axes:
-            yield "axes-wrong", f"{says} runs over the {words}", 1.4, total(a, chosen, keep=keep)
+            yield "wrong-axes", f"{says} runs over the {words}", 1.4, total(a, chosen, keep=keep)
     if keep:
-        yield "not-summed", f"{says} is not summed at all", 1.3, a
+        yield "sum-missing", f"{says} is not summed at all", 1.3, a
     for axis in axes:
         rest = tuple(i - (i > axis and not keep) for i in axes if i != axis)
         for index, which in ((-1, "last"), (0, "first")):
@@ -146,11 +162,13 @@ def _inverse_count(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Ite
     for chosen in (tuple(c) for k in range(1, ndim + 1) for c in itertools.combinations(range(ndim), k)):
         if chosen != own:
             words = axes_words("activation", ndim, chosen)
-            yield "count-wrong", f"divided by the number of {words}, not by that of {axes_words('activation', ndim, own)}", 1.4, inverse_count(a, chosen, "1/n")
-    yield "count-wrong", "divided by n − 1, not by n", 1.4, node("inverse_count_minus", a, axes=axes, minus=1)
-    yield "count-wrong", "divided by n + 1, not by n", 2.0, node("inverse_count_minus", a, axes=axes, minus=-1)
-    yield "count-wrong", "divided by √n, not by n", 2.0, fn("sqrt", part)
+            yield "wrong-count", f"divided by the number of {words}, not by that of {axes_words('activation', ndim, own)}", 1.4, inverse_count(a, chosen, "1/n")
+    yield "wrong-count", "divided by n − 1, not by n", 1.4, node("inverse_count_minus", a, axes=axes, minus=1)
+    yield "wrong-count", "divided by n + 1, not by n", 2.0, node("inverse_count_minus", a, axes=axes, minus=-1)
+    yield "wrong-count", "divided by √n, not by n", 2.0, fn("sqrt", part)
 
+
+_MISSING = {"sqrt": "root-missing", "square": "square-missing", "relu": "function-missing"}
 
 _RELATED = {
     "relu": ("abs",), "sigmoid": ("tanh", "sigmoid slope", "cdf"), "tanh": ("sigmoid", "tanh slope"),
@@ -163,50 +181,52 @@ _RELATED = {
 def _fn(part: Node, _: Any) -> Iterator[PartEdit]:
     (a,), name = part.args, part.options["name"]
     says = _called(part, name)
-    yield "function-missing", f"{says}: the function is not applied ({name} is left out)", 1.3, add(a)
-    yield "function-twice", f"{says}: {name} is applied twice", 1.3, fn(name, part)
+    yield _MISSING.get(name, "function-missing"), f"{says}: the function is not applied ({name} is left out)", 1.3, add(a)
+    yield "function-applied-twice", f"{says}: {name} is applied twice", 1.3, fn(name, part)
     for other in _RELATED.get(name, ()):
-        yield "function-wrong", f"{says}: {other} in place of {name}", 1.8, fn(other, a)
-    yield "sign-flipped", f"the argument of {says} has the wrong sign", 1.8, fn(name, scaled(a, -1.0))
+        yield ("log-base" if other in ("log2", "log10") else "absolute-value" if other == "abs" else "square-missing" if name == "square" else "other-function"), f"{says}: {other} in place of {name}", 1.8, fn(other, a)
+    yield "sign-inside", f"the argument of {says} has the wrong sign", 1.8, fn(name, scaled(a, -1.0))
     for by in (2.0, 0.5):
-        yield "factor", f"the argument of {says} is multiplied by {by:g}", 2.4, fn(name, scaled(a, by))
+        yield "constant-factor-inside", f"the argument of {says} is multiplied by {by:g}", 2.4, fn(name, scaled(a, by))
 
 
 def _greater(part: Node, _: Any) -> Iterator[PartEdit]:
     says = _called(part, "the mask")
     than = part.options["than"]
-    yield "boundary", f"{says}: equality counts as well (≥ for >)", 1.0, part.but(or_equal=True)
+    yield "boundary", f"{says}: equality counts as well (≥ for >)", 1.0, part.but(tie=1.0)
+    for tie in (-1.0, 0.5, 2.0, -0.5):
+        yield "not-a-subgradient", f"{says}: it is {tie:g} where both sides are equal", 1.4, part.but(tie=tie)
     yield "mask-inverted", f"{says} is inverted", 1.2, part.but(less=True)
     for other in (0.0, 1.0, 0.5, -1.0, 2 * than):
         if other != than:
-            yield "threshold-wrong", f"{says}: compared with {other:g}", 2.0, part.but(than=other)
+            yield "constant-factor-inside", f"{says}: compared with {other:g}", 2.0, part.but(than=other)
     yield "mask-missing", f"{says} is nonzero for not zero, whatever the sign", 1.8, node("nonzero", part.args[0])
 
 
 def _where(part: Node, _: Any) -> Iterator[PartEdit]:
     mask, a, b = part.args
     says = _called(part, "the case distinction")
-    yield "branches-swapped", f"{says}: the two cases are exchanged", 1.2, node("where", mask, b, a)
-    yield "branch-alone", f"{says}: {_called(a, 'the first case')} everywhere", 1.2, a
-    yield "branch-alone", f"{says}: {_called(b, 'the second case')} everywhere", 1.2, b
-    yield "branch-zero", f"{says}: 0 in the second case", 1.2, mul(mask, a)
-    yield "branch-zero", f"{says}: 0 in the first case", 1.4, mul(one_minus(mask), b)
+    yield "mask-inverted", f"{says}: the two cases are exchanged", 1.2, node("where", mask, b, a)
+    yield "mask-missing", f"{says}: {_called(a, 'the first case')} everywhere", 1.2, a
+    yield "mask-missing", f"{says}: {_called(b, 'the second case')} everywhere", 1.2, b
+    yield "slope-missing", f"{says}: 0 in the second case", 1.2, mul(mask, a)
+    yield "slope-missing", f"{says}: 0 in the first case", 1.4, mul(one_minus(mask), b)
 
 
 def _within(part: Node, _: Any) -> Iterator[PartEdit]:
     below = part.options["below"]
     for other in dict.fromkeys((1.0, 2 * below, below / 2, below * below, math.sqrt(below), 1 / below)):
         if other != below:
-            yield "threshold-wrong", f"the width is taken as {other:g}, not {below:g}", 1.5, part.but(below=other)
+            yield "constant-factor-inside", f"the width is taken as {other:g}, not {below:g}", 1.5, part.but(below=other)
 
 
 def _clip(part: Node, _: Any) -> Iterator[PartEdit]:
     low, high = part.options["low"], part.options["high"]
-    yield "clip-missing", f"{part.says or 'the result'} is not clipped", 1.1, add(part.args[0])
+    yield "clipping-missing", f"{part.says or 'the result'} is not clipped", 1.1, add(part.args[0])
     for k in (2.0, 0.5):
-        yield "threshold-wrong", f"{part.says or 'the result'} is clipped {k:g} times as far out", 1.8, part.but(low=low * k, high=high * k)
+        yield "constant-factor-inside", f"{part.says or 'the result'} is clipped {k:g} times as far out", 1.8, part.but(low=low * k, high=high * k)
     for edge in (1.0, high * high):
-        yield "threshold-wrong", f"clipped at {edge:g}", 1.8, part.but(low=-edge if low < 0 else low, high=edge)
+        yield "constant-factor-inside", f"clipped at {edge:g}", 1.8, part.but(low=-edge if low < 0 else low, high=edge)
     for eps in (1e-15, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5):
         yield "constant-wrong", f"{part.says or 'the result'} is cut off at {eps:g}", 2.0, part.but(low=eps)
 
@@ -214,15 +234,24 @@ def _clip(part: Node, _: Any) -> Iterator[PartEdit]:
 def _axis(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
     for axis in range(len(shapes(part.args[0]))):
         if axis != part.options["axis"]:
-            yield "axes-wrong", f"{part.says or part.op} runs along axis {axis}, not {part.options['axis']}", 1.2, part.but(axis=axis)
+            yield "wrong-axes", f"{part.says or part.op} runs along axis {axis}, not {part.options['axis']}", 1.2, part.but(axis=axis)
+    for axis in (part.options["axis"],):
+        twice = node(part.op, node("softmax", part.args[0], axis=axis), axis=axis)
+        yield "function-applied-twice", f"{part.says or part.op}: softmax is applied twice", 1.3, twice
+    if part.op == "log_softmax":
+        for eps in (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12, 1e-15):
+            inside = fn("log", add(node("softmax", part.args[0], axis=part.options["axis"]), const(eps)))
+            yield "epsilon-inside", f"{part.says or part.op}: {eps:g} is added before the logarithm", 1.4, inside
+            clipped = node("clip", node("softmax", part.args[0], axis=part.options["axis"]), low=eps, high=math.inf)
+            yield "clipped", f"{part.says or part.op}: the softmax is kept above {eps:g}", 1.5, fn("log", clipped)
     if part.op == "softmax":
-        yield "function-wrong", f"{part.says or part.op}: exponentials that are not normalised", 1.6, fn("exp", part.args[0])
-        yield "function-wrong", f"{part.says or part.op}: a sigmoid of each", 1.8, fn("sigmoid", part.args[0])
+        yield "other-function", f"{part.says or part.op}: exponentials that are not normalised", 1.6, fn("exp", part.args[0])
+        yield "other-function", f"{part.says or part.op}: a sigmoid of each", 1.8, fn("sigmoid", part.args[0])
 
 
 def _one_hot(part: Node, _: Any) -> Iterator[PartEdit]:
     for shift in (1, -1):
-        yield "label-off-by-one", f"the class index is off by one ({'+' if shift > 0 else '−'}1)", 1.2, part.but(shift=shift)
+        yield "index-off-by-one", f"the class index is off by one ({'+' if shift > 0 else '−'}1)", 1.2, part.but(shift=shift)
     yield "ignore-index", "positions to be ignored count", 1.2, part.but(ignore=math.nan)
 
 
@@ -270,6 +299,14 @@ def window_edits(window: Window) -> Iterator[tuple[str, str, float, Window]]:
                 word = {"stride": "stride", "dilation": "dilation", "before": "padding"}[field]
                 off = "off-by-one" if field == "before" and value != 0 else "ignored"
                 options.setdefault((field, changed), (f"{word}-{off}", f"the {word} is {value} {which}"))
+    for axis in range(axes):
+        for by, words in ((-1, "one element too small: its last tap is forgotten"), (1, "one element too large")):
+            kernel = (*window.kernel[:axis], window.kernel[axis] + by, *window.kernel[axis + 1 :])
+            if kernel[axis] >= 1:
+                options[("kernel", kernel)] = ("window-off-by-one", f"the window is {words}, on spatial axis {axis}")
+    smaller = tuple(k - 1 for k in window.kernel)
+    if min(smaller) >= 1:
+        options[("kernel", smaller)] = ("window-off-by-one", "the window is one element too small on every axis")
     seen = {(f, getattr(window, f)) for f in ("stride", "dilation", "before")}
     for (field, value), (identifier, name) in options.items():
         if (field, value) not in seen and (field == "before" or min(value) >= 1):
@@ -278,46 +315,57 @@ def window_edits(window: Window) -> Iterator[tuple[str, str, float, Window]]:
 
 def _maximum(part: Node, _: Any) -> Iterator[PartEdit]:
     yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(part.options["window"]))
-    yield "padding-value", "the padding holds 0, which can win", 1.1, part.but(fill=0.0)
+    yield from _skipped(part)
+    yield "padding-value-wrong", "the padding holds 0, which can win", 1.1, part.but(fill=0.0)
     options = {"window": part.options["window"], "outputs": part.options["outputs"], "ceil": part.options["ceil"]}
     mean = node("average", part.args[0], count_include_pad=True, divisor=None, **options)
-    yield "function-wrong", "the mean of each window, not its maximum", 1.5, mean
-    yield "function-wrong", "the smallest element of each window, not the largest", 1.5, scaled(replace(part, args=(scaled(part.args[0], -1.0),)), -1.0)
-    yield "function-wrong", "the largest absolute value of each window", 1.5, replace(part, args=(fn("abs", part.args[0]),))
+    yield "mean-for-max", "the mean of each window, not its maximum", 1.5, mean
+    yield "min-for-max", "the smallest element of each window, not the largest", 1.5, scaled(replace(part, args=(scaled(part.args[0], -1.0),)), -1.0)
+    yield "absolute-value", "the largest absolute value of each window", 1.5, replace(part, args=(fn("abs", part.args[0]),))
+
+
+def _skipped(part: Node) -> Iterator[PartEdit]:
+    for skip, which in ((-1, "last"), (0, "first")):
+        yield "window-off-by-one", f"the {which} element of each window is forgotten", 1.2, part.but(skip=skip)
 
 
 def _maximum_dx(part: Node, _: Any) -> Iterator[PartEdit]:
     yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(part.options["window"]))
     for winner, identifier, words in (
-        ("last", "tie-last", "of several maxima the last one gets the error"),
+        ("last", "ties-last", "of several maxima the last one gets the error"),
         ("all", "ties-all", "every one of several equal maxima gets the whole error"),
         ("shared", "ties-shared", "several equal maxima share the error"),
-        ("every", "winner-ignored", "every element of the window gets the error, not the winner alone"),
-        ("corner", "winner-ignored", "the first element of the window gets the error, not the winner"),
+        ("every", "mask-missing", "every element of the window gets the error, not the winner alone"),
+        ("corner", "winner-wrong", "the first element of the window gets the error, not the winner"),
         ("smallest", "winner-wrong", "the smallest element gets the error, not the largest"),
     ):
         yield identifier, words, 1.0, part.but(winner=winner)
+    for i, n, c, w in window_edits(part.options["window"]):
+        yield i, f"{n}, where the error is put back", c + 0.1, part.but(to=w)
+    yield "winner-transposed", "the winner's row is taken for its column", 1.1, part.but(winner="transposed")
     for order in ("windows", "taps", "windows-winners"):
         yield "accumulation-overwritten", "windows that share an element overwrite each other's error", 1.1, part.but(order=order)
     g, x = part.args
     share = node("average_dx", g, x, window=part.options["window"], count_include_pad=True, divisor=None, order="")
-    yield "winner-ignored", "the error is spread evenly over the window, as for a mean", 1.1, share
+    yield "mean-for-max", "the error is spread evenly over the window, as for a mean", 1.1, share
 
 
 def _average(part: Node, _: Any) -> Iterator[PartEdit]:
     yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(part.options["window"]))
+    if part.op == "average":
+        yield from _skipped(part)
     include, size = part.options["count_include_pad"], math.prod(part.options["window"].kernel)
     words = "the padding is not counted in the divisor" if include else "the padding is counted in the divisor"
-    yield "divisor-wrong", words, 1.0, part.but(count_include_pad=not include)
-    yield "division-missing", "the division by the window's size is missing", 1.0, part.but(divisor=1)
+    yield "wrong-count", words, 1.0, part.but(count_include_pad=not include)
+    yield "mean-missing", "the division by the window's size is missing", 1.0, part.but(divisor=1)
     if part.options["divisor"] is not None:
-        yield "divisor-wrong", "the given divisor is ignored", 1.0, part.but(divisor=None)
+        yield "wrong-count", "the given divisor is ignored", 1.0, part.but(divisor=None)
     for other, what in ((size, f"the kernel's size, {size},"), (part.options["window"].kernel[-1], "the kernel's width"), (size * size, "the kernel's size squared"), (math.prod(part.options["window"].stride), "the product of the strides")):
-        yield "divisor-wrong", f"divided by {what} everywhere", 1.3, part.but(divisor=other)
+        yield "wrong-count", f"divided by {what} everywhere", 1.3, part.but(divisor=other)
     if part.op == "average_dx":
         for order in ("windows", "taps"):
             yield "accumulation-overwritten", "windows that share an element overwrite each other's error", 1.1, part.but(order=order)
-        yield "winner", "the whole error goes to the largest element, as for a maximum", 1.5, node("maximum_dx", *part.args, window=part.options["window"], winner="first", order="")
+        yield "max-for-mean", "the whole error goes to the largest element, as for a maximum", 1.5, node("maximum_dx", *part.args, window=part.options["window"], winner="first", order="")
 
 
 def _pad(part: Node, _: Any) -> Iterator[PartEdit]:

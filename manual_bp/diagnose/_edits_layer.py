@@ -38,12 +38,12 @@ def layer_edits(part: Any) -> Iterator[tuple[str, str, float, Any]]:
                 yield ("option-ignored" if ignored else "option-wrong"), f"{own}: {name}", 1.2 if ignored else 1.7, changed
     if isinstance(part, nn.Softmax | nn.LogSoftmax):
         other = (nn.LogSoftmax if isinstance(part, nn.Softmax) else nn.Softmax)(part.dim)
-        yield "function-wrong", f"{type(other).__name__} in place of {own}", 1.5, other
+        yield "other-function", f"{type(other).__name__} in place of {own}", 1.5, other
     if isinstance(part, nn.Adam):
         kind = nn.Adam if isinstance(part, nn.AdamW) else nn.AdamW
         other = kind(part.lr, part.betas, part.eps, part.weight_decay, part.amsgrad)
-        yield "function-wrong", f"the weight decay of {kind.__name__}, not that of {own}", 1.1, other
-        yield "function-wrong", f"plain SGD in place of {own}", 1.8, nn.SGD(part.lr)
+        yield "option-mixed-up", f"the weight decay of {kind.__name__}, not that of {own}", 1.1, other
+        yield "other-function", f"plain SGD in place of {own}", 1.8, nn.SGD(part.lr)
     for kind in KINDS:
         if any(type(other) is type(part) for other in kind):
             for other in kind:
@@ -51,7 +51,7 @@ def layer_edits(part: Any) -> Iterator[tuple[str, str, float, Any]]:
                     if isinstance(other, nn.Loss):
                         changed = _changed(other, "reduction", part.reduction)
                         other = changed if changed is not None else other
-                    yield "function-wrong", f"{type(other).__name__} in place of {own}", 1.6, other
+                    yield "other-function", f"{type(other).__name__} in place of {own}", 1.6, other
 
 
 def _others(name: str, value: Any, default: Any) -> list[Any]:

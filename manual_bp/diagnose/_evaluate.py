@@ -108,6 +108,8 @@ class Evaluator:
         if op.kind == "map":
             return _mapped(op.value, options, args, e, y, u, tiny)
         sizes = [np.abs(a) for a in args]
+        if node.op == "add":  # linear in all its terms together
+            return np.asarray(_gamma(len(args), u) * op.value(*sizes) + op.value(*e) + tiny)
         if options.get("by", 0) < 0:
             options = {**options, "by": -options["by"]}
         # of the backward formulas only the first two arguments enter linearly; masks and winners come from the rest

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from manual_bp.trace import GRAD
+
 from ._case import Case
 from ._edit import Edit, axes_words
 from ._edits import Setting
 from ._evaluate import MISFIT, ROUNDOFF
-from ._node import Node, const, fn, inverse_count, leaves, mul, node, operand, scaled
+from ._node import Node, add, const, exchange, fn, inverse_count, leaves, mul, node, operand, scaled
 from ._ops import rounded
 
 #: A factor that is fitted to the numbers needs so many elements to be believed.
@@ -47,6 +49,49 @@ def factor_edits(s: Setting, wrong: Sequence[Case]) -> Iterator[Edit]:
         yield Edit(identifier="constant-factor", name=name, tree=scaled(s.root, best), cost=4.0, fitted=True)
 
 
+def fitted_terms(s: Setting, wrong: Sequence[Case]) -> Iterator[Edit]:
+    """The right result plus a number times another quantity, or with the parameters after a step of descent."""
+    weights = [n for name, n in leaves(s.root).items() if s.shapes.get(name + GRAD) and name + GRAD != s.quantity]
+    for w in weights:
+        g = operand(w.options["name"] + GRAD)
+        c = _share(wrong, s.root, exchange(s.root, w, g))
+        if c is not None:
+            tree = exchange(s.root, w, add(w, scaled(g, c)))
+            name = f"{w.says} is that of after the update (a step of {-c:.6g} times its gradient)"
+            yield Edit(identifier="operand-updated-early", name=name, tree=tree, cost=3.0, fitted=True)
+    for name, shape in s.shapes.items():
+        if shape == s.target and name != s.quantity and not name.startswith(("right:", "before:")) and s.earlier(name):
+            c = _share(wrong, s.root, operand(name))
+            if c is not None:
+                text = f"{c:.6g} times {name} is added to {s.quantity}"
+                yield Edit(identifier="term-extra", name=text, tree=add(s.root, scaled(operand(name), c)), cost=3.2, fitted=True)
+
+
+def _share(wrong: Sequence[Case], root: Node, extra: Node) -> float | None:
+    """The one number c with reported = right + c · extra on every probe; None if there is none."""
+    found: list[float] = []
+    elements = 0
+    for case in wrong:
+        try:
+            right, other = case.evaluator.keep(root), case.evaluator.value(extra)
+        except MISFIT:
+            return None
+        if right.shape != case.claimed.shape or other.shape != right.shape:
+            return None
+        flat, difference = other.reshape(-1), (case.claimed - right).reshape(-1)
+        size = float(flat @ flat)
+        if not size or not np.isfinite(size) or not np.isfinite(difference).all():
+            return None
+        found.append(float(difference @ flat) / size)
+        elements += int(np.count_nonzero(flat))
+    first = found[0]
+    same = all(abs(c - first) <= 1e-4 * abs(first) for c in found)
+    if not same or elements < ENOUGH or not first:
+        return None
+    plain = float(f"{first:.4g}")  # the round number that was meant, if it is one
+    return plain if abs(plain - first) <= 1e-6 * abs(first) else first
+
+
 def _ratio(case: Case, root: Node) -> tuple[float, float, int] | None:
     """The one factor between what is right and what was reported, its relative uncertainty, and how many elements say so."""
     right, got = case.evaluator.keep(root), case.claimed
@@ -65,7 +110,8 @@ def _ratio(case: Case, root: Node) -> tuple[float, float, int] | None:
     factor = float(got[use][at] / right[use][at])
     if factor == 0 or not math.isfinite(factor) or not np.isfinite(doubt[at]):
         return None
-    off = np.abs(got - factor * right) > 2 * (abs(factor) + 1) * np.broadcast_to(bound, right.shape)
+    slack = np.broadcast_to(bound, right.shape) + ROUNDOFF[case.dtype] * np.abs(right)
+    off = np.abs(got - factor * right) > 2 * (abs(factor) + 1) * slack
     if case.excused is not None:
         off &= ~case.excused
     if (off & np.isfinite(right)).any():
@@ -124,7 +170,7 @@ def _counts(s: Setting) -> Iterator[tuple[str, Node]]:
 
 def precision_edits(s: Setting, wrong: Sequence[Case]) -> Iterator[Edit]:
     """A result whose numbers all are those of a lower precision, as far off as that precision explains."""
-    for to in ("float32", "float16", "bfloat16"):
+    for to in ("float16", "bfloat16", "float32"):
         if to == s.dtype or not all(_representable(case, to) for case in wrong):
             continue
         tree = node("computed_in", s.root, to=to)

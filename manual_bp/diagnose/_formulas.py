@@ -15,7 +15,7 @@ from manual_bp.nn._window import Window
 
 from ._formulas_elementwise import forward_of, slope_of
 from ._formulas_norm import batch_norm, layer_norm
-from ._node import Node, add, const, fn, mul, neg, node, total
+from ._node import Node, add, const, fn, mul, neg, node, one_minus, total
 
 
 @dataclass(frozen=True)
@@ -168,3 +168,20 @@ _BUILDERS: tuple[tuple[Any, Callable[..., Parts | None]], ...] = (
     (nn.LogSoftmax, _log_softmax),
     ((nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm), _normed),
 )
+
+
+def forms_of(layer: Any, s: Operands) -> list[Node]:
+    """∂L/∂x of a layer once more, as others write it: a mistake may have been made in that form."""
+    match layer:
+        case nn.Sigmoid():
+            y = fn("sigmoid", s.x, "y")
+            return [mul(s.g, add(y, neg(fn("square", y, "y²")), says="y − y²"), says="∂L/∂x")]
+        case nn.Softmax(dim=int(dim)):
+            y = node("softmax", s.x, axis=dim % s.ndim, says="y")
+            own = mul(s.g, y, one_minus(y), says="the Jacobian's diagonal")
+            both = mul(s.g, y, says="δ y")
+            rest = add(total(both, (dim % s.ndim,), keep=True), neg(both), says="Σ over the others of δ y")
+            return [add(own, neg(mul(y, rest, says="the Jacobian off its diagonal")), says="∂L/∂x")]
+        case nn.Add():
+            return []
+    return []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from manual_bp import nn
 
-from ._node import Node, add, const, fn, inverse_count, mul, neg, node, one_minus, total
+from ._node import Node, add, const, exchange, fn, inverse_count, mul, neg, node, one_minus, scaled, total
 
 _FLOOR = float(np.float32(1e-12))
 
@@ -145,3 +147,56 @@ def update_formula(optimizer: Any, theta: Node, g: Node) -> Node | None:
             start = mul(theta, add(const(1.0), neg(mul(rate, const(decay, "the weight decay λ"), says="lr λ"))), says="θ (1 − lr λ)")
         return add(start, neg(step), says="θ − lr m̂ / (√v̂ + ε)")
     return None
+
+
+def loss_forms(loss: Any, p: Node, t: Node) -> Iterator[Node]:
+    """∂L/∂p once more, as others write it: a mistake may have been made in that form."""
+    if getattr(loss, "reduction", "none") == "none":
+        return
+    share = [inverse_count(p, None, "1/N of the mean")] if loss.reduction == "mean" else []
+    if isinstance(loss, nn.BCELoss) and loss.weight is None:
+        first = mul(t, fn("reciprocal", p, "1/p"), says="t/p")
+        second = mul(one_minus(t), fn("reciprocal", one_minus(p), "1/(1 − p)"), says="(1 − t)/(1 − p)")
+        yield mul(add(neg(first), second, says="−t/p + (1 − t)/(1 − p)"), *share, says="∂L/∂p")
+    if isinstance(loss, nn.BCEWithLogitsLoss) and loss.weight is None and loss.pos_weight is None:
+        s = fn("sigmoid", p, "σ(z)")
+        first = mul(t, one_minus(s), says="t (1 − σ(z))")
+        second = mul(one_minus(t), s, says="(1 − t) σ(z)")
+        yield mul(add(neg(first), second), *share, says="∂L/∂z")
+
+
+def update_variants(optimizer: Any, theta: Node, g: Node) -> Iterator[tuple[str, str, float, Node]]:
+    """Steps that differ from the right one in a decision, not in one place: identifier, name, cost, formula."""
+    right = update_formula(optimizer, theta, g)
+    if right is None:
+        return
+    yield "result-missing", "the parameter stays as it was: no step is made", 1.0, mul(theta)
+    yield "function-applied-twice", "the step is made twice with the same gradient", 1.2, exchange(right, theta, right)
+    yield "sign-flipped", "the step goes uphill: θ + lr d", 0.9, add(scaled(theta, 2.0), neg(right))
+    decay = getattr(optimizer, "weight_decay", 0.0)
+    if isinstance(optimizer, nn.SGD) and decay:
+        plain = update_formula(replace(optimizer, weight_decay=0.0), theta, g)
+        assert plain is not None, "SGD has a formula"
+        yield "factor-missing", "the weight decay is not multiplied with the learning rate", 1.1, add(plain, scaled(theta, -decay))
+        decayed = mul(theta, const(1 - optimizer.lr * decay))
+        yield "option-mixed-up", "the weight decay shrinks θ itself and leaves the momentum alone", 1.3, add(decayed, plain, neg(theta))
+    if isinstance(optimizer, nn.Adam):
+        yield "term-missing", "both bias corrections are forgotten", 1.1, _adam(optimizer, theta, g, corrected=False)
+        yield "epsilon-inside", "ε stands inside of the root", 1.2, _adam(optimizer, theta, g, inside=True)
+        yield "option-mixed-up", "β₁ and β₂ are exchanged", 1.2, _adam(replace(optimizer, betas=optimizer.betas[::-1]), theta, g)
+        for b1, b2 in ((1.0, 1.0),):
+            yield "factor-missing", "(1 − β) is missing in both averages", 1.4, _adam(optimizer, theta, g, weights=(b1, b2))
+
+
+def _adam(o: Any, theta: Node, g: Node, *, corrected: bool = True, inside: bool = False, weights: tuple[float, float] | None = None) -> Node:
+    """The first step of Adam with one decision changed."""
+    if o.weight_decay and not isinstance(o, nn.AdamW):
+        g = add(g, scaled(theta, o.weight_decay))
+    a, b = weights or (1 - o.betas[0], 1 - o.betas[1])
+    m, v = scaled(g, a), scaled(fn("square", g), b)
+    if corrected:
+        m, v = scaled(m, 1 / (1 - o.betas[0])), scaled(v, 1 / (1 - o.betas[1]))
+    eps = const(o.eps, "ε")
+    size = fn("sqrt", add(v, eps)) if inside else add(fn("sqrt", v), eps)
+    start = scaled(theta, 1 - o.lr * o.weight_decay) if isinstance(o, nn.AdamW) else theta
+    return add(start, scaled(mul(m, fn("reciprocal", size)), -o.lr))

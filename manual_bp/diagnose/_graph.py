@@ -9,9 +9,10 @@ from typing import Any
 from manual_bp.network import INPUT, TARGET, Network
 from manual_bp.trace import GRAD, NEW
 
-from ._formulas import Operands, formulas_of
-from ._formulas_loss import loss_formulas, update_formula
-from ._node import Node, add, const, operand
+from ._formulas import Operands, forms_of, formulas_of
+from ._formulas_elementwise import forward_of
+from ._formulas_loss import loss_formulas, loss_forms, update_formula, update_variants
+from ._node import Node, add, const, operand, walk
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -111,6 +112,29 @@ class Graph:
             return None  # a layer that is not what it seems; there is no formula then, only the generic edits
 
 
+    def context(self, quantity: str, shapes: Shapes) -> Context:
+        """Other forms of the same formula, what belongs to its neighbours, and decisions of an update."""
+        try:
+            return _Writer(self, shapes).context(quantity)
+        except (KeyError, ValueError, TypeError, AttributeError):
+            return Context()  # as in `formula`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What surrounds a formula.
+
+    ``forms`` are the same formula as others write it; ``siblings`` the named parts of the step's other formulas;
+    ``slope`` upstream gradient, input and output of an activation; ``variants`` identifier, name, cost and formula of
+    mistakes that are a decision and not a place.
+    """
+
+    forms: tuple[Node, ...] = ()
+    siblings: tuple[Node, ...] = ()
+    slope: tuple[Node, Node, Node] | None = None
+    variants: tuple[tuple[str, str, float, Node], ...] = ()
+
+
 class _Writer:
     """Writes one formula; an operand that stands in it twice is one node."""
 
@@ -124,9 +148,8 @@ class _Writer:
             return self._loss(depth, 0)
         if quantity.endswith(NEW):
             base = quantity.removesuffix(NEW)
-            return update_formula(
-                graph.optimizer, self.leaf(base, depth), self.leaf(base + GRAD, depth, "the gradient")
-            )
+            theta, g = self.leaf(base, depth, "the parameter"), self.leaf(base + GRAD, depth, "the gradient")
+            return update_formula(graph.optimizer, theta, g)
         base = quantity.removesuffix(GRAD)
         owners = [s for s in graph.steps if base in s.params.values()]
         if base != quantity and owners:
@@ -169,6 +192,34 @@ class _Writer:
         g = self.leaf(s.name + GRAD, depth, "the upstream gradient")
         return Operands(inputs, params, g, len(self.shapes[s.inputs[0]]))
 
+    def context(self, quantity: str) -> Context:
+        graph, makers = self.graph, self.graph.makers(quantity)
+        if len(makers) != 1:
+            return Context()
+        if makers[0] == "update":
+            base = quantity.removesuffix(NEW)
+            theta, g = self.leaf(base, 0, "the parameter"), self.leaf(base + GRAD, 0, "the gradient")
+            return Context(variants=tuple(update_variants(graph.optimizer, theta, g)))
+        if makers[0] == graph.loss_name:
+            p = self.leaf(graph.output, 0, "the prediction")
+            t = self.known.setdefault(TARGET, operand(TARGET, "the target"))
+            forms = tuple(loss_forms(graph.loss, p, t)) if quantity.endswith(GRAD) else ()
+            value, slope = self._loss(0, 0), self._loss(0, 1)
+            return Context(forms=forms, siblings=_named(*(n for n in (value, slope) if n is not None)))
+        step = graph.step(makers[0])
+        assert step is not None, "a maker is a step"
+        s = self._operands(step, 0)
+        parts = formulas_of(step.layer, s)
+        if parts is None:
+            return Context()
+        own = quantity.endswith(GRAD) and quantity.removesuffix(GRAD) in step.inputs
+        smooth = own and forward_of(step.layer, s.x) is not None
+        return Context(
+            forms=tuple(forms_of(step.layer, s)) if own else (),
+            siblings=_named(parts.y, *parts.inputs, *parts.params.values()),
+            slope=(s.g, s.x, parts.y) if smooth else None,
+        )
+
     def leaf(self, name: str, depth: int, says: str = "") -> Node:
         """The operand, or the formula of what was not reported."""
         if name not in self.known:
@@ -178,6 +229,16 @@ class _Writer:
                 written = self.formula(name, depth + 1)
             self.known[name] = written if written is not None else operand(name, f"{says} {name}".strip())
         return self.known[name]
+
+
+def _named(*roots: Node) -> tuple[Node, ...]:
+    """The operands and named parts of formulas, each once."""
+    found: dict[str, Node] = {}
+    for root in roots:
+        for _, n in walk(root):
+            if n.says and n is not root:
+                found.setdefault(n.says, n)
+    return tuple(found.values())
 
 
 def _weight_word(layer: Any) -> str:

@@ -38,7 +38,10 @@ def bfloat16(a: Array) -> Array:
 
 
 def rounded(a: Array, *, to: str) -> Array:
-    """Through a lower precision and back."""
+    """Through a lower precision and back; "truncated" is bfloat16 cut off, the upper half of a float32."""
+    if to == "truncated":
+        bits = np.asarray(a, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
+        return bits.view(np.float32).astype(np.float64)
     return bfloat16(a) if to == "bfloat16" else a.astype(to).astype(np.float64)
 
 
@@ -102,9 +105,9 @@ def _like(a: Array, like: Array) -> Array:
     return a.reshape(like.shape)
 
 
-def _greater(a: Array, *, than: float, or_equal: bool = False, less: bool = False) -> Array:
-    found = (a >= than) if or_equal else (a > than)
-    return (~found if less else found).astype(np.float64)
+def _greater(a: Array, *, than: float, tie: float = 0.0, less: bool = False) -> Array:
+    found = (a < than) if less else (a > than)
+    return np.where(a == than, tie, found.astype(np.float64))
 
 
 def _pad(x: Array, *, window: Any, mode: str) -> Array:

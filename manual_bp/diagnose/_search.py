@@ -12,8 +12,8 @@ from ._case import Case
 from ._edit import Edit
 from ._edits import Setting, edits
 from ._evaluate import MISFIT
-from ._factor import factor_edits, precision_edits
-from ._graph import Graph, generic
+from ._factor import factor_edits, fitted_terms, precision_edits
+from ._graph import Context, Graph, generic
 from ._node import Node
 
 #: Largest difference, relative to the largest number, that the first cheap look lets pass.
@@ -80,8 +80,14 @@ class Search:
             except MISFIT:
                 continue
             left = self.explain(edit.tree)
+            if edit.identifier == "result-missing" and edit.tree.op == "fill" and not all(map(_zero, self.wrong)):
+                continue  # a sum that cancels is not an array that was never written
             if left <= 1.0:
                 yield Found(edit=edit, leftover=left)
+
+
+def _zero(case: Case) -> bool:
+    return not case.claimed.any()
 
 
 def prepare(
@@ -110,15 +116,17 @@ def prepare(
         target=first.reported.shape,
         dtype=first.dtype,
         known_formula=known,
+        context=graph.context(first.quantity, shapes) if known else Context(),
     )
     return Search(
         wrong=wrong, right=right, setting=setting, deadline=time.monotonic() + seconds, without=frozenset(without)
     )
 
 
-def _telling(case: Case) -> tuple[int, int]:
-    """Small arrays first, but with enough wrong elements to tell hypotheses apart."""
-    return -min(int(case.bad.sum()), 12), sum(a.size for a in case.values.values())
+def _telling(case: Case) -> tuple[int, int, int]:
+    """Several examples first, then enough wrong elements to tell hypotheses apart, then small arrays."""
+    several = int(case.values["x"].shape[0] > 1) if "x" in case.values and case.values["x"].ndim else 0
+    return -several, -min(int(case.bad.sum()), 12), sum(a.size for a in case.values.values())
 
 
 def _agrees(case: Case, root: Node) -> bool:
@@ -147,6 +155,8 @@ def single(search: Search) -> list[Found]:
         found += search.run(edits(search.setting))
         if not found:
             found += search.run(precision_edits(search.setting, search.wrong))
+        if not found:
+            found += search.run(fitted_terms(search.setting, search.wrong))
     return found
 
 

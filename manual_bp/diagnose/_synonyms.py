@@ -21,7 +21,7 @@ from ._node import Node
 from ._search import Found
 
 #: What is drawn, and how the draw is described.
-DRAWS = ("random numbers", "small integers, with ties and zeros")
+DRAWS = ("random numbers", "larger random numbers")
 
 
 def merge(found: Sequence[Found], s: Setting, case: Case) -> list[Found]:
@@ -70,7 +70,7 @@ def _world(s: Setting, case: Case, draw: int) -> Evaluator:
     def drawn(like: Array, name: str) -> Array:
         if like.dtype.kind != "f":
             return like
-        numbers = rng.standard_normal(like.shape) if draw == 0 else rng.integers(-2, 3, like.shape).astype(np.float64)
+        numbers = rng.standard_normal(like.shape) * (1 + 2 * draw)
         if name.endswith(("running_var", ".mask")):
             return np.asarray(np.abs(numbers) + 0.5 if "var" in name else (numbers > 0).astype(np.float64))
         return np.asarray(numbers)

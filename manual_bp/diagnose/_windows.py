@@ -93,13 +93,15 @@ def conv_dw(g: Array, x: Array, w: Array, *, window: Window, groups: int, order:
     return dw.reshape(w.shape)
 
 
-def gather(x: Array, window: Window, outputs: Shape, fill: float) -> Array:
-    """The elements of every window, (N, C, *P, K)."""
+def gather(x: Array, window: Window, outputs: Shape, fill: float, skip: int | None = None) -> Array:
+    """The elements of every window, (N, C, *P, K); the tap ``skip`` is left at ``fill``."""
     count = int(np.prod(window.kernel))
     found = np.full((*x.shape[:2], *outputs, count), fill)
     place = {tap: k for k, tap in enumerate(itertools.product(*map(range, window.kernel)))}
     for tap, p, i in taps(window.kernel, x.shape[2:], outputs, window):
         found[(*p, ..., place[tap])] = x[i]
+    if skip is not None:
+        found[..., skip] = fill
     return found
 
 
@@ -126,14 +128,24 @@ def _patches(parts: Array, dx: Array, window: Window) -> Array:
     return dx
 
 
-def maximum(x: Array, *, window: Window, ceil: bool, outputs: Window, fill: float = -np.inf) -> Array:
+def maximum(
+    x: Array, *, window: Window, ceil: bool, outputs: Window, fill: float = -np.inf, skip: int | None = None
+) -> Array:
     """The largest element of each window."""
     shape = outputs.outputs(x.shape[2:], ceil=ceil)
-    return np.asarray(gather(x, window, shape, fill).max(axis=-1))
+    found = gather(x, window, shape, fill, None)
+    if skip is not None:
+        found[..., skip] = -np.inf
+    return np.asarray(found.max(axis=-1))
 
 
-def maximum_dx(g: Array, x: Array, *, window: Window, winner: str = "first", order: str = "") -> Array:
-    """Each window's error to its winner: "first", "last", "all" of the equal ones, "shared" among them, or "every" one."""
+def maximum_dx(
+    g: Array, x: Array, *, window: Window, winner: str = "first", order: str = "", to: Window | None = None
+) -> Array:
+    """Each window's error to its winner: "first", "last", "all" of the equal ones, "shared" among them, or "every" one.
+
+    ``to`` are the windows into which it is put back, if they are others than those the winners are found in.
+    """
     values = gather(x, window, g.shape[2:], -np.inf)
     if winner == "every":
         chosen = np.isfinite(values).astype(np.float64)
@@ -147,13 +159,19 @@ def maximum_dx(g: Array, x: Array, *, window: Window, winner: str = "first", ord
     elif winner == "corner":
         chosen = np.zeros(values.shape)
         chosen[..., 0] = 1
+    elif winner == "transposed":
+        first = (np.arange(values.shape[-1]) == values.argmax(axis=-1)[..., None]).astype(np.float64)
+        square = first.reshape(*first.shape[:-1], *window.kernel).swapaxes(-1, -2)
+        if square.shape[-2:] != tuple(window.kernel[-2:]):
+            raise ValueError("only a square window has a transposed winner")
+        chosen = square.reshape(first.shape)
     else:
         chosen = (values == values.max(axis=-1, keepdims=True)).astype(np.float64)
         if winner == "shared":
             chosen /= chosen.sum(axis=-1, keepdims=True)
     if order in ("taps-winners", "windows-winners"):
         return _winners(chosen * g[..., None], chosen, x.shape[2:], window)
-    return scatter(chosen * g[..., None], x.shape[2:], window, order)
+    return scatter(chosen * g[..., None], x.shape[2:], to or window, order)
 
 
 def _winners(parts: Array, chosen: Array, lengths: Shape, window: Window) -> Array:
@@ -181,11 +199,18 @@ def divisors(lengths: Shape, outputs: Shape, window: Window, count_include_pad: 
 
 
 def average(
-    x: Array, *, window: Window, outputs: Window, ceil: bool, count_include_pad: bool, divisor: int | None
+    x: Array,
+    *,
+    window: Window,
+    outputs: Window,
+    ceil: bool,
+    count_include_pad: bool,
+    divisor: int | None,
+    skip: int | None = None,
 ) -> Array:
     """The mean of each window."""
     shape = outputs.outputs(x.shape[2:], ceil=ceil)
-    sums = gather(x, window, shape, 0.0).sum(axis=-1)
+    sums = gather(x, window, shape, 0.0, skip).sum(axis=-1)
     return np.asarray(sums / divisors(x.shape[2:], shape, window, count_include_pad, divisor))
 
 
