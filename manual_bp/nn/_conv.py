@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,7 @@ from ._layer import Array, Cache, Gradients, Layer, NNError, Params
 from ._window import IntOrTuple, Shape, Window, batched, integers
 
 
-@dataclass(frozen=True, slots=True)
-class _ConvCache:
+class _ConvCache(NamedTuple):
     """What the backward pass needs, and nothing computed."""
 
     plan: ConvPlan

@@ -132,13 +132,8 @@ class Columns:
         return np.ndarray(shape, padded.dtype, padded, 0, strides)
 
     def all(self, slab: Array) -> Array:
-        """All columns of a slab, (G, C/G K, P M): the slab itself or, valid until the next call, in scratch memory."""
-        padded = self.pad(slab, None)
-        if self.copied:
-            windows = self.windows(padded)
-            padded = scratch(windows.size, windows.dtype)
-            padded.reshape(windows.shape)[...] = windows
-        return padded.reshape(self.groups, self.height, -1)
+        """All columns of a slab, (G, C/G K, P M)."""
+        return self.windows(self.pad(slab, None)).reshape(self.groups, self.height, -1)
 
     def blocks(self, padded: Array, start: int, stop: int, *, writable: bool = False) -> Iterator[Block]:
         """Columns of a padded slab from row ``start`` to ``stop``, a block at a time.
@@ -196,11 +191,16 @@ def scratch(size: int, dtype: np.dtype[np.generic]) -> Array:
     return _scratch.memory[:needed].view(dtype)
 
 
+#: by number of axes, the order that puts the first axis last, and the last one first
+_LAST = {n: (*range(1, n), 0) for n in range(3, 6)}
+_FIRST = {n: (n - 1, *range(n - 1)) for n in range(3, 6)}
+
+
 def to_slabs(x: Array, *, batch_last: bool) -> Array:
     """(N, C, *L) -> (S, C, *L, M), a view."""
-    return x.transpose(*range(1, x.ndim), 0)[None] if batch_last else x[..., None]
+    return x.transpose(_LAST[x.ndim])[None] if batch_last else x[..., None]
 
 
 def from_slabs(slabs: Array, *, batch_last: bool) -> Array:
     """(S, C, *L, M) -> (N, C, *L), a view."""
-    return slabs[0].transpose(-1, *range(slabs.ndim - 2)) if batch_last else slabs[..., 0]
+    return slabs[0].transpose(_FIRST[slabs.ndim - 1]) if batch_last else slabs[..., 0]

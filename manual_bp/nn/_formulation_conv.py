@@ -64,12 +64,12 @@ def backward(x: Array, weight: Array, upstream: Array, plan: ConvPlan) -> tuple[
             dw += dw_part
             db += db_part
         return dx, dw, db
-    db = upstream.sum(axis=(0, *range(2, upstream.ndim)))
     x, delta = to_slabs(x, batch_last=plan.batch_last), to_slabs(upstream, batch_last=plan.batch_last)
     if plan.turned is None:
         dx, dw = _scatter(x, weight, delta, plan)
     else:
         dx, dw = _gather(x, weight, delta, plan, plan.turned)
+    db = np.add.reduce(delta.reshape(len(delta), plan.out_channels, -1), axis=(0, 2))
     return from_slabs(dx, batch_last=plan.batch_last), dw, db
 
 

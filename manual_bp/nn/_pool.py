@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from ._check import check_input, check_match, ieee
 from ._layer import Array, Cache, Gradients, Layer, NNError, Params
@@ -17,8 +17,7 @@ from ._pool_windows import Taps
 from ._window import IntOrTuple, Shape, Window, batched, integers
 
 
-@dataclass(frozen=True, slots=True)
-class _MaxCache:
+class _MaxCache(NamedTuple):
     """What the backward pass of a maximum needs."""
 
     taps: Taps
@@ -29,8 +28,7 @@ class _MaxCache:
     outputs: Shape  # shape of y as it was returned
 
 
-@dataclass(frozen=True, slots=True)
-class _AvgCache:
+class _AvgCache(NamedTuple):
     """What the backward pass of a mean needs."""
 
     taps: Taps

@@ -25,8 +25,8 @@ def max_pool(x: Array, taps: Taps) -> tuple[Array, Array | None]:
     """Output y (N, C, *P) of x (N, C, *L), and for little inputs where in the padded x each came from."""
     if math.prod(x.shape[:2]) * taps.positions.size <= LITTLE_POOL:
         padded = np.ascontiguousarray(taps.pad(x, -math.inf))
-        winners = _winners(padded, taps)
-        return padded.reshape(-1).take(winners).reshape(*x.shape[:2], *taps.outputs), winners
+        winners, y = _winners(padded, taps)
+        return y.reshape(*x.shape[:2], *taps.outputs), winners
     return _in_pieces(lambda piece: _maximum(piece, taps), taps.outputs, x), None
 
 
@@ -37,22 +37,25 @@ def max_pool_backward(x: Array, y: Array, winners: Array | None, upstream: Array
     return _in_pieces(lambda *piece: _maximum_backward(*piece, taps), taps.lengths, x, y, _like(y, upstream))
 
 
-def _winners(padded: Array, taps: Taps) -> Array:
-    """Where among all padded elements each window's winner lies, (N C, P): its last NaN, else its first maximum."""
+def _winners(padded: Array, taps: Taps) -> tuple[Array, Array]:
+    """Where among all padded elements each window's winner lies, its last NaN, else its first maximum; and what it is.
+
+    Both are (N C, P).
+    """
     elements = padded.reshape(-1, math.prod(taps.reach))  # (N C, L̄)
     windows = elements.take(taps.positions, axis=1)  # (N C, P, K)
     tap = windows.argmax(axis=-1)  # the first NaN, else the first maximum, be it padding
-    channel = np.arange(len(elements))[:, None] * elements.shape[1]
-    winners: Array = channel + taps.positions[:, 0] + taps.offsets.take(tap)
-
+    first = taps.first_positions(len(elements))
+    winners = first + taps.offsets.take(tap)
     y = padded.reshape(-1).take(winners)
     if np.count_nonzero(y != y) or (taps.padded and np.isneginf(y).any()):
         nan = np.isnan(windows)
         last_nan = windows.shape[-1] - 1 - nan[..., ::-1].argmax(axis=-1)
         first_maximum = ((windows == y[..., None]) & taps.real).argmax(axis=-1)
         tap = np.where(nan.any(axis=-1), last_nan, first_maximum)
-        winners = channel + taps.positions[:, 0] + taps.offsets.take(tap)
-    return winners
+        winners = first + taps.offsets.take(tap)
+        y = padded.reshape(-1).take(winners)
+    return winners, y
 
 
 def _scatter(x: Array, winners: Array, upstream: Array, taps: Taps) -> Array:
@@ -91,7 +94,7 @@ def _maximum_backward(x: Array, y: Array, upstream: Array, taps: Taps) -> Array:
         _give(dx[tap], upstream, wins, add=not taps.disjoint)
     if not taken.all() or (taps.padded and np.isneginf(y).any()):
         # a NaN equals nothing, and where the maximum is -inf the padding would win
-        return _scatter(x, _winners(np.ascontiguousarray(padded), taps), upstream, taps)
+        return _scatter(x, _winners(np.ascontiguousarray(padded), taps)[0], upstream, taps)
     return taps.unpad(dx)
 
 

@@ -92,6 +92,18 @@ class Taps:
         elements = np.arange(prod(self.reach), dtype=np.intp).reshape(self.reach)
         return np.stack([elements[tap].reshape(-1) for tap in self.all], axis=-1)
 
+    def first_positions(self, channels: int) -> npt.NDArray[np.intp]:
+        """Where the first tap of each window lies among the padded elements of so many channels, (N C, P)."""
+        if channels not in self._known:
+            start = np.arange(channels)[:, None] * prod(self.reach)
+            self._known[channels] = start + self.positions[:, 0]
+        return self._known[channels]
+
+    @cached_property
+    def _known(self) -> dict[int, npt.NDArray[np.intp]]:
+        """What `first_positions` has been asked for: little arrays, as it is used for little inputs alone."""
+        return {}
+
     @cached_property
     def offsets(self) -> npt.NDArray[np.intp]:
         """How far each tap lies from the first one of its window, (K,)."""
