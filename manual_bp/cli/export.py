@@ -10,7 +10,7 @@ from manual_bp.errors import ManualBPError
 
 
 @click.command("export", short_help="Write a fixture for a program in any language.")
-@click.argument("target", metavar="NETWORK|FILE.py[:NAME]")
+@click.argument("target", metavar="NETWORK")
 @click.option(
     "-o", "--output", required=True, type=click.Path(), metavar="FILE.npz|FILE.safetensors|FOLDER",
     help="Where to; a folder gets one raw file an array, a manifest.json and a C header.",
@@ -51,6 +51,10 @@ def command(
     """
     from manual_bp import dumps, networks, probes
 
+    if target.endswith(".py") or ".py:" in target:
+        raise ManualBPError(
+            f"{target} is a case of your own; only built-in networks can be exported", hint="see: manual-bp networks"
+        )
     network = networks.get(target)
     wanted = probes.probe_names(network) if "all" in names else tuple(dict.fromkeys(names))
     wanted = wanted or probes.probe_names(network)[:1]

@@ -62,6 +62,10 @@ def command(
     from manual_bp.training._view import closing, opening
 
     check_outputs((output,) if output else (), "json")
+    if target.endswith(".py") or ".py:" in target:
+        raise ManualBPError(
+            f"{target} is a case of your own; only built-in networks can be trained", hint="see: manual-bp networks"
+        )
     network = networks.get(target)
     with _watching(steps, network.name, rows=format_ == "full") as observe:
         found = train(
