@@ -10,6 +10,7 @@ import torch
 from torch import nn as torch_nn
 
 from manual_bp import ManualBPError, Network, Node, networks, nn
+from manual_bp.compare import compare
 from manual_bp.trace import GRAD
 from manual_bp_torch.build import GraphModule, build, loss_for
 from manual_bp_torch.judge import Judge
@@ -98,3 +99,14 @@ def test_the_judge_does_not_change_what_it_is_given(params: dict[str, Any]) -> N
     Judge(NETWORK, "float64").items(params, x, y, trace)
     for name, array in {**params, **trace, "x": x, "y": y}.items():
         assert np.array_equal(before[name], array), name
+
+
+@pytest.mark.parametrize("odd", [1.5, -0.1, float("nan"), float("inf")])
+def test_a_prediction_that_is_no_probability_is_judged_and_not_handed_on(params: dict[str, Any], odd: float) -> None:
+    x, y = np.random.default_rng(1).standard_normal((2, 1, 8, 8)), np.array([[0.0], [1.0]])
+    trace = NETWORK.run(params, x, y).trace
+    trace["a3"] = np.array([[odd], [0.5]])
+    items = Judge(NETWORK, "float64").items(params, x, y, trace)
+    found = {c.name: c.status for c in compare(items, trace, probe="p")}
+    assert found["a3"] in ("wrong", "nonfinite")
+    assert found["z3"] == found["z1.grad"] == "pass"

@@ -113,11 +113,12 @@ class Judge:
     def _claims(self, candidate: Trace, params: Mapping[str, Array], x: Array) -> dict[str, Tensor]:
         shapes = self._shapes(params, x)
         name_of_dtype = str(self.dtype).removeprefix("torch.")
-        return {
+        claims = {
             name: to_torch(array)
             for name, array in candidate.items()
             if name in shapes and array.shape == shapes[name] and str(array.dtype) == name_of_dtype
         }
+        return without_improbable(claims, self.network.output, self.loss)
 
     def _shapes(self, params: Mapping[str, Array], x: Array) -> dict[str, tuple[int, ...]]:
         """Shape of every quantity that can be substituted; found by running the module once on nothing but shapes."""
@@ -262,6 +263,14 @@ class Judge:
                 continue
             verdicts[name] = verdict_of(claims[name], own, exact, iso.bounds[name].e)
         return verdicts
+
+
+def without_improbable(claims: dict[str, Tensor], output: str | None, loss: object) -> dict[str, Tensor]:
+    """Drop what torch would refuse: a prediction outside [0, 1] in front of BCELoss says nothing about the loss."""
+    claim = claims.get(output or "")
+    if isinstance(loss, nn.BCELoss) and claim is not None and not bool(((claim >= 0) & (claim <= 1)).all()):
+        return {name: c for name, c in claims.items() if name != output}
+    return claims
 
 
 def verdict_of(candidate: Tensor, reference: Tensor, truth: Tensor, e: Tensor) -> Referee:
