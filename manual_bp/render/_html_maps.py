@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from manual_bp.render import _html_colors, _text
+from manual_bp.render._say import comparison
 from manual_bp.report import Check, Picture, Plane
 
 #: The largest side of an image on the screen, and the smallest, in pixels.
@@ -103,7 +104,9 @@ def _draw(key: str, check: Check, picture: Picture, planes: tuple[Plane, ...]) -
     first = planes[0]
     images = _html_colors.images(first, scale, most)
     width, height = _size(first)
-    at = _worst(first)
+    told = comparison(check)
+    marked = told.worst_index if told else None
+    at = _worst(first, marked)
     view = MapsView(
         id=key,
         maps=tuple(
@@ -125,7 +128,7 @@ def _draw(key: str, check: Check, picture: Picture, planes: tuple[Plane, ...]) -
         special=any(not math.isfinite(v) for plane in planes for v in (*plane.candidate, *plane.reference)),
     )
     others = (_html_colors.images(plane, scale, most) for plane in planes[1:])
-    payload = [_payload(plane, check.shape, drawn) for plane, drawn in zip(planes, ((), *others), strict=True)]
+    payload = [_payload(plane, check.shape, drawn, marked) for plane, drawn in zip(planes, ((), *others), strict=True)]
     return Drawn(view=view, numbers=json.dumps(payload, separators=(",", ":"), allow_nan=False))
 
 
@@ -181,7 +184,9 @@ def _sizes(plane: Plane, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[len(plane.index) :][-2:]
 
 
-def _payload(plane: Plane, shape: tuple[int, ...], images: Sequence[str]) -> dict[str, Any]:
+def _payload(
+    plane: Plane, shape: tuple[int, ...], images: Sequence[str], marked: tuple[int, ...] | None
+) -> dict[str, Any]:
     """Numbers of one plane; what is the same as the candidate, or zero throughout, is left out."""
     candidate = [_short(value, 7) for value in plane.candidate]
     reference = [_short(value, 7) for value in plane.reference]
@@ -189,7 +194,7 @@ def _payload(plane: Plane, shape: tuple[int, ...], images: Sequence[str]) -> dic
     width, height = _size(plane)
     found: dict[str, Any] = {
         "index": list(plane.index), "block": list(plane.block), "sizes": list(_sizes(plane, shape)),
-        "rows": plane.rows, "cols": plane.cols, "width": width, "height": height, "worst": _worst(plane),
+        "rows": plane.rows, "cols": plane.cols, "width": width, "height": height, "worst": _worst(plane, marked),
         "candidate": candidate, "used": [_short(value, 3) for value in plane.used],
     }  # fmt: skip  # a record
     if reference != candidate:
@@ -222,8 +227,16 @@ def _largest(values: Iterable[float]) -> float:
     return max((abs(value) for value in values if math.isfinite(value)), default=0.0)
 
 
-def _worst(plane: Plane) -> int:
-    return max(range(len(plane.used)), key=lambda cell: math.inf if math.isnan(plane.used[cell]) else plane.used[cell])
+def _worst(plane: Plane, marked: tuple[int, ...] | None) -> int:
+    """The worst cell; of several that are equally bad to three digits the one that holds the element told of."""
+    used = [math.inf if math.isnan(share) else share for share in plane.used]
+    worst = max(used)
+    if marked is not None and marked[: len(plane.index)] == plane.index:
+        row, col = (0, 0, *marked[len(plane.index) :])[-2:]
+        cell = row // plane.block[0] * plane.cols + col // plane.block[1]
+        if 0 <= cell < len(used) and used[cell] >= 0.99 * worst:
+            return cell
+    return used.index(worst)
 
 
 def _is_whole(plane: Plane) -> bool:

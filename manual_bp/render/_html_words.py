@@ -12,6 +12,9 @@ from manual_bp.render._mathml import formula
 from manual_bp.render._say import SYMBOL, WORD
 from manual_bp.report import Check, Comparison, Status
 
+#: Names up to this length stay in one piece.
+UNBROKEN = 24
+
 _DOT = re.compile(r"(?<=[^\W\d])\.(?=[^\W\d])|(?<=\w)\.(?=[^\W\d])|(?<=[^\W\d])\.(?=\w)")
 
 MEANING: dict[Status, str] = {
@@ -101,7 +104,10 @@ def sentence(text: str) -> str:
 
 def breakable(text: str) -> Markup:
     """The text, escaped, that may be broken after the dots of a long name, but in no number."""
-    return Markup(".<wbr>").join(escape(part) for part in _DOT.split(text))
+    words = text.split(" ")
+    return Markup(" ").join(
+        Markup(".<wbr>").join(map(escape, _DOT.split(word))) if len(word) > UNBROKEN else escape(word) for word in words
+    )
 
 
 def off(found: Comparison | None) -> str:

@@ -38,7 +38,7 @@ def _numbers(story: Story, check: Check) -> str:
     """Why, then where it is worst; on one line."""
     found = comparison(check)
     bare = check.status in ("missing", "extra") and check.note
-    facts = [check.note if bare else story.what_is_off(check).removeprefix(check.name).lstrip().removeprefix("is ")]
+    facts = [check.note if bare else story.what_is_off(check).removeprefix(check.name).lstrip(" :").removeprefix("is ")]
     if found and found.mismatched:
         candidate, reference = _text.pair(found.candidate, found.reference)
         at = _text.index(found.worst_index)
