@@ -1,17 +1,32 @@
-"""How far two arrays are apart, in units of what is allowed, in chunks that stay in cache."""
+"""How far two arrays are apart, in units of what is allowed, in chunks that stay in cache.
+
+Nothing of an array's own size is made. Where an array is long, a chunk is only looked at: its largest error, its
+largest error in units of what is allowed, and its largest relative error, in the arrays' own precision. Rounding is
+monotone and small, so that shows whether the chunk holds an element that can change the result; only such elements
+are measured, in float64. The result is that of measuring every element.
+"""
 
 from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from manual_bp.report import Comparison, Element
 from manual_bp.trace import Array
 
-#: Elements a chunk: three float64 arrays of it fit a second-level cache.
+#: Elements a chunk: two float32 arrays of it fit a second-level cache.
 CHUNK = 1 << 15
 
 #: How many of the worst elements a comparison lists.
 WORST = 5
+
+#: From so many elements on, two threads share the work (NumPy lets go of the interpreter inside its loops).
+SHARED = 1 << 21
+
+#: More than the rounding of the quotients that are only looked at.
+_SLACK = 1e-6
 
 
 def excess(candidate: Array, reference: Array, allowed: Array) -> tuple[Array, Array]:
@@ -21,17 +36,142 @@ def excess(candidate: Array, reference: Array, allowed: Array) -> tuple[Array, A
     another one is infinitely far. 0 / 0 counts as 0: no error where none is allowed.
     """
     with np.errstate(all="ignore"):
-        error = np.abs(candidate.astype(np.float64) - reference)
-        same = (candidate == reference) | (np.isnan(candidate) & np.isnan(reference))
-        error = np.where(same, 0.0, np.where(np.isnan(error), np.inf, error))
-        finite = np.isfinite(candidate) & np.isfinite(reference)
-        used = np.where(error == 0, 0.0, np.where(finite, error / allowed, np.inf))
+        error = np.abs(np.subtract(candidate, reference, dtype=np.float64))
+        used = np.asarray(error / allowed)
+        used[error == 0] = 0.0
+        if not np.isfinite(error.sum()):
+            same = (candidate == reference) | (np.isnan(candidate) & np.isnan(reference))
+            error = np.where(same, 0.0, np.where(np.isnan(error), np.inf, error))
+            finite = np.isfinite(candidate) & np.isfinite(reference)
+            used = np.where(same, 0.0, np.where(finite, used, np.inf))
     return error, used
 
 
 def outside(candidate: Array, reference: Array, allowed: Array) -> Array:
     """Mask of the elements that are further apart than allowed."""
-    return excess(candidate, reference, allowed)[1] > 1.0
+    out = np.empty(candidate.shape, dtype=bool)
+    if not candidate.size:
+        return out
+    c, r, flat = candidate.reshape(-1), reference.reshape(-1), out.reshape(-1)
+    a = _flat(allowed, candidate.shape)
+    for start in range(0, c.size, CHUNK):
+        part = slice(start, start + CHUNK)
+        np.greater(excess(c[part], r[part], a[part] if a.size > 1 else a)[1], 1.0, out=flat[part])
+    return out
+
+
+@dataclass
+class _Worst:
+    """What is known after some of the elements: flat positions, in ascending order of the elements taken in."""
+
+    used: float = 0.0
+    at: int = 0
+    at_error: float = 0.0
+    largest: float = 0.0
+    relative: float = 0.0
+    mismatched: int = 0
+    found: list[tuple[float, int]] = field(default_factory=list)
+
+    def take(self, c: Array, r: Array, a: Array, positions: Array | range) -> None:
+        """Measure these elements, which lie at those positions."""
+        error, used = excess(c, r, a)
+        at = int(used.argmax())
+        if used[at] == 0.0:  # where nothing counts, the largest plain error is the more telling element
+            at = int(error.argmax())
+        self._worse(float(used[at]), float(error[at]), int(positions[at]))
+        self.largest = max(self.largest, float(error.max()))
+        with np.errstate(all="ignore"):
+            relative = np.where(error == 0, 0.0, error / np.abs(r))
+        peak = float(relative.max())
+        self.relative = max(self.relative, peak if peak == peak else np.inf)  # NaN: the reference is not finite
+        if used.max() > 1.0:
+            bad = np.flatnonzero(used > 1.0)
+            self.mismatched += bad.size
+            if bad.size > WORST:
+                bad = bad[used[bad] >= np.partition(used[bad], -WORST)[-WORST]]
+                bad = bad[np.argsort(-used[bad], kind="stable")[:WORST]]
+            self.found += [(float(used[i]), int(positions[i])) for i in bad]
+            self.found = sorted(self.found, key=lambda pair: (-pair[0], pair[1]))[:WORST]
+
+    def _worse(self, used: float, error: float, at: int) -> None:
+        if used > self.used or (used == self.used == 0.0 and error > self.at_error):
+            self.used, self.at, self.at_error = used, at, error
+
+    def merge(self, later: _Worst) -> None:
+        """Take in what is known of the elements that follow."""
+        self._worse(later.used, later.at_error, later.at)
+        self.largest, self.relative = max(self.largest, later.largest), max(self.relative, later.relative)
+        self.mismatched += later.mismatched
+        self.found = sorted(self.found + later.found, key=lambda pair: (-pair[0], pair[1]))[:WORST]
+
+
+def _flat(allowed: Array, shape: tuple[int, ...]) -> Array:
+    """``allowed`` in one axis: as long as the arrays, or a single number."""
+    allowed = np.asarray(allowed)
+    whole = allowed.size == 1 or allowed.shape == shape
+    return allowed.reshape(-1) if whole else np.broadcast_to(allowed, shape).ravel()
+
+
+def _scan(c: Array, r: Array, a: Array, start: int, stop: int) -> _Worst:
+    """Go through the elements from ``start`` to ``stop``."""
+    known = _Worst()
+    own = c.dtype == r.dtype == a.dtype == np.float32
+    dtype = np.dtype(np.float32 if own else np.float64)
+    d, q = np.empty(CHUNK, dtype), np.empty(CHUNK, dtype)
+    with np.errstate(all="ignore"):
+        for low in range(start, stop, CHUNK):
+            part = slice(low, min(low + CHUNK, stop))
+            n = part.stop - low
+            d, q = d[:n], q[:n]
+            np.subtract(c[part], r[part], out=d, dtype=dtype)
+            high, deep = float(d[d.argmax()]), float(d[d.argmin()])
+            if high == deep == 0.0:
+                continue
+            limit = a[part] if a.size > 1 else a
+            if high - deep < np.inf:  # false for NaN as well
+                np.divide(d, limit, out=q, dtype=dtype)
+                ratio = _peak(q)
+                flagged = _beyond(q, ratio, min(known.used, 1.0))
+                np.divide(d, r[part], out=q, dtype=dtype)
+                relative = _peak(q)
+                flagged = _join(flagged, _beyond(q, relative, known.relative))
+                peak = max(high, -deep)
+                if relative <= 0.5:  # each subtraction was exact (Sterbenz)
+                    known.largest = max(known.largest, peak)
+                elif peak >= known.largest * (1 - _SLACK):
+                    flagged = _join(flagged, np.flatnonzero(np.abs(d) >= peak))
+                if known.used == 0.0 and peak > known.at_error:
+                    flagged = None
+                if flagged is None:
+                    known.take(c[part], r[part], limit, range(low, part.stop))
+                elif flagged.size:
+                    at = flagged + low
+                    known.take(c[at], r[at], a[at] if a.size > 1 else a, at)
+            else:
+                known.take(c[part], r[part], limit, range(low, part.stop))
+    return known
+
+
+def _peak(q: Array) -> float:
+    """Largest absolute value; NaN, which is 0 / 0, does not count."""
+    return max(float(np.fmax.reduce(q)), -float(np.fmin.reduce(q)), 0.0)
+
+
+def _beyond(q: Array, peak: float, best: float) -> Array | None:
+    """Positions where ``q`` may be above ``best``; None for too many to single them out."""
+    if peak <= best * (1 - _SLACK):
+        return _NONE
+    at = np.flatnonzero(np.abs(q) > best * (1 - _SLACK))
+    return None if at.size > q.size // 8 else at
+
+
+_NONE = np.empty(0, dtype=np.intp)
+
+
+def _join(a: Array | None, b: Array | None) -> Array | None:
+    if a is None or b is None:
+        return None
+    return np.union1d(a, b) if a.size and b.size else a if a.size else b
 
 
 def measure(candidate: Array, reference: Array, allowed: Array) -> Comparison:
@@ -42,7 +182,8 @@ def measure(candidate: Array, reference: Array, allowed: Array) -> Comparison:
     candidate, reference
         Of one shape, any floating dtype.
     allowed
-        Largest permitted |candidate - reference|, float64, of the same shape (or broadcast against it).
+        Largest permitted |candidate - reference|, of the same shape (or broadcast against it). Fastest where all three
+        have one dtype.
     """
     size = candidate.size
     if size == 0:
@@ -51,43 +192,42 @@ def measure(candidate: Array, reference: Array, allowed: Array) -> Comparison:
             max_abs_error=0.0, used=0.0, mismatched=0, elements=0, worst_index=None,
             candidate=nan, reference=nan, allowed=nan, passing_atol=0.0, passing_rtol=0.0,
         )  # fmt: skip
-    c, r = candidate.reshape(-1), reference.reshape(-1)
-    a = np.broadcast_to(allowed, candidate.shape).reshape(-1)
-    worst_used, worst_at, largest, mismatched, rtol = -1.0, 0, 0.0, 0, 0.0
-    found: list[tuple[float, int]] = []
-    for start in range(0, size, CHUNK):
-        part = slice(start, start + CHUNK)
-        error, used = excess(c[part], r[part], a[part])
-        at = int(used.argmax())
-        if used[at] > worst_used or (used[at] == worst_used == 0.0 and error[at] > largest):
-            worst_used, worst_at = float(used[at]), start + at
-        largest = max(largest, float(error.max()))
-        bad = used > 1.0
-        count = int(np.count_nonzero(bad))
-        if count:
-            mismatched += count
-            top = (
-                np.argpartition(-used, min(WORST, used.size - 1))[:WORST] if used.size > WORST else np.arange(used.size)
-            )
-            found += [(float(used[i]), start + int(i)) for i in top if bad[i]]
-            found = sorted(found, key=lambda pair: (-pair[0], pair[1]))[:WORST]
-        with np.errstate(all="ignore"):
-            relative = np.where(error == 0, 0.0, error / np.abs(r[part]))
-        rtol = max(rtol, float(np.nan_to_num(relative, nan=np.inf, posinf=np.inf).max()))
-    worst = element(candidate, reference, allowed, worst_at)
+    c, r, a = candidate.reshape(-1), reference.reshape(-1), _flat(allowed, candidate.shape)
+    if a.size == 1 and np.float32(a[0]) == a[0]:
+        a = a.astype(np.float32)
+    if size <= CHUNK:
+        known = _Worst()
+        known.take(c, r, a, range(size))
+    elif size < SHARED:
+        known = _scan(c, r, a, 0, size)
+    else:
+        known = _in_two(c, r, a)
+    worst = element(candidate, reference, allowed, known.at)
     return Comparison(
-        max_abs_error=largest,
-        used=worst_used,
-        mismatched=mismatched,
+        max_abs_error=known.largest,
+        used=known.used,
+        mismatched=known.mismatched,
         elements=size,
         worst_index=worst.index,
         candidate=worst.candidate,
         reference=worst.reference,
         allowed=worst.allowed,
-        passing_atol=largest,
-        passing_rtol=rtol,
-        worst=tuple(element(candidate, reference, allowed, at) for _, at in found),
+        passing_atol=known.largest,
+        passing_rtol=known.relative,
+        worst=tuple(element(candidate, reference, allowed, at) for _, at in known.found),
     )
+
+
+def _in_two(c: Array, r: Array, a: Array) -> _Worst:
+    """The second half in a thread of its own."""
+    half = c.size // 2 // CHUNK * CHUNK
+    second: list[_Worst] = []
+    helper = threading.Thread(target=lambda: second.append(_scan(c, r, a, half, c.size)))
+    helper.start()
+    known = _scan(c, r, a, 0, half)
+    helper.join()
+    known.merge(second[0])
+    return known
 
 
 def element(candidate: Array, reference: Array, allowed: Array, flat: int) -> Element:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from manual_bp.measure import excess
+from manual_bp.measure import CHUNK, excess
 from manual_bp.report import Picture, Plane
 from manual_bp.trace import Array
 
@@ -35,47 +35,74 @@ def picture(
     view = candidate.shape if candidate.ndim >= 2 else (1, max(1, candidate.size))
     rows, cols = view[-2:]
     count = math.prod(view[:-2])
-    c = candidate.reshape(count, rows, cols)
-    r = reference.reshape(count, rows, cols)
-    a = np.broadcast_to(allowed, candidate.shape).reshape(count, rows, cols)
-    worst = np.array([excess(c[i], r[i], a[i])[1].max() for i in range(count)])
+    c, r = (side.reshape(count, rows, cols) for side in (candidate, reference))
+    limit = np.asarray(allowed)
+    a = (
+        limit.reshape(1, 1, 1)
+        if limit.size == 1
+        else np.broadcast_to(limit, candidate.shape).reshape(count, rows, cols)
+    )
+    worst = _worst_of_planes(c, r, a)
     keep = planes or (4 if worst.max() <= 1.0 else 16)
     # worst first; a stable order among equals
-    order = np.argsort(-np.nan_to_num(worst, nan=np.inf), kind="stable")[:keep]
-    chosen = tuple(_plane(c[i], r[i], a[i], np.unravel_index(i, view[:-2] or (1,)), len(view) - 2) for i in order)
+    order = np.argsort(-worst, kind="stable")[:keep]
+    chosen = _planes(c[order], r[order], a if len(a) == 1 else a[order], order, view[:-2])
     return Picture(against=against, planes_total=count, planes=chosen)
 
 
-def _plane(c: Array, r: Array, a: Array, index: tuple[np.intp, ...], leading: int) -> Plane:
-    rows, cols = c.shape
+def _worst_of_planes(c: Array, r: Array, a: Array) -> Array:
+    """The largest error of each plane, in units of what is allowed; a few planes at a time."""
+    count, rows, cols = c.shape
+    worst = np.empty(count)
+    several = max(1, CHUNK // (rows * cols))
+    for start in range(0, count, several):
+        part = slice(start, start + several)
+        used = excess(c[part], r[part], a if len(a) == 1 else a[part])[1]
+        worst[part] = used.reshape(len(used), -1).max(axis=1)
+    return np.nan_to_num(worst, nan=np.inf)
+
+
+def _planes(c: Array, r: Array, a: Array, order: Array, leading: tuple[int, ...]) -> tuple[Plane, ...]:
+    """The chosen planes, each cell with the numbers of its worst element."""
+    count, rows, cols = c.shape
     block = (-(-rows // CELLS), -(-cols // CELLS))
     high, wide = -(-rows // block[0]), -(-cols // block[1])
     error, used = excess(c, r, a)
     # where nothing is outside its bound, the largest plain error is the more telling element
-    rank = np.where(np.isnan(used), np.inf, used) + 1e-300 * np.nan_to_num(error, posinf=0.0)
-    cells = []
-    for i in range(high):
-        for j in range(wide):
-            top, left = i * block[0], j * block[1]
-            part = rank[top : top + block[0], left : left + block[1]]
-            y, x = np.unravel_index(int(part.argmax()), part.shape)
-            cells.append((top + int(y), left + int(x)))
-    at = tuple(int(i) for i in index)[:leading]
-    return Plane(
-        label=_label(at),
-        index=at,
-        rows=high,
-        cols=wide,
-        block=block,
-        candidate=tuple(_short(c[cell]) for cell in cells),
-        reference=tuple(_short(r[cell]) for cell in cells),
-        used=tuple(_short(used[cell], digits=3) for cell in cells),
-    )
+    rank = np.where(np.isnan(used), np.inf, used) + 1e-300 * np.where(np.isfinite(error), error, 0.0)
+    if block == (1, 1):
+        at = np.arange(rows * cols)[None]
+    else:
+        padded = np.full((count, high * block[0], wide * block[1]), -1.0)
+        padded[:, :rows, :cols] = rank
+        cells = padded.reshape(count, high, block[0], wide, block[1]).transpose(0, 1, 3, 2, 4)
+        inside = cells.reshape(count, high, wide, -1).argmax(axis=-1)
+        top, left = np.arange(high)[:, None] * block[0], np.arange(wide) * block[1]
+        at = ((top + inside // block[1]) * cols + left + inside % block[1]).reshape(count, -1)
+    numbers = [np.take_along_axis(side.reshape(count, -1), at, axis=1).tolist() for side in (c, r, used)]
+    plain = c.tobytes() == r.tobytes()
+    planes = []
+    for i, flat in enumerate(order):
+        index = tuple(int(n) for n in np.unravel_index(flat, leading or (1,)))[: len(leading)]
+        candidate = tuple(map(_short, numbers[0][i]))
+        planes.append(
+            Plane(
+                label=_label(index),
+                index=index,
+                rows=high,
+                cols=wide,
+                block=block,
+                candidate=candidate,
+                reference=candidate if plain else tuple(map(_short, numbers[1][i])),
+                used=tuple(numbers[2][i]) if plain else tuple(_short(number, 3) for number in numbers[2][i]),
+            )
+        )
+    return tuple(planes)
 
 
-def _short(value: Any, *, digits: int = 9) -> float:
+def _short(value: float, digits: int = 9) -> float:
     """A number as a picture needs it: enough digits for float32, few enough for a small record."""
-    return float(f"{float(value):.{digits}g}")
+    return float(f"{value:.{digits}g}") if value else value
 
 
 def _label(index: tuple[int, ...]) -> str:

@@ -8,7 +8,7 @@ step makes of the candidate's own operands, on any graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,7 +112,7 @@ def run_pass(
         out = functional_call(module, state, (taps.tap("x", x_leaf),))
         total = taps.tap(loss_name, loss(out, y))
         wanted = [leaf for leaf in (*leaves.values(), x_leaf) if leaf.requires_grad]
-        found = vjp(total, wanted, torch.ones_like(total), allow_unused=True)
+        found: Sequence[Tensor | None] = vjp(total, wanted, torch.ones_like(total), allow_unused=True)
     grads = {name + GRAD: grad for name, grad in taps.grads.items()}
     grads |= {name + GRAD: g for name, g in zip(leaves, found, strict=False) if g is not None}
     values = {**{name: p.detach() for name, p in leaves.items()}, **taps.values}

@@ -38,5 +38,5 @@ def vjp(
         None in place of an input that ``y`` does not depend on, instead of an error.
     """
     assert g.shape == y.shape, f"the upstream gradient has shape {tuple(g.shape)}, the output {tuple(y.shape)}"
-    top: Tensor = _Upstream.apply(y, g)
+    top: Tensor = _Upstream.apply(y, g)  # type: ignore[no-untyped-call]  # torch does not annotate it
     return torch.autograd.grad(top, inputs, allow_unused=allow_unused, retain_graph=retain_graph)
