@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option("--weights", type=click.Path(), metavar="FILE.npz", help="Use these weights in the first probe.")
 @click.option("--strict-kinks", is_flag=True, help="Make another subgradient at a kink a difference.")
+@click.option("--power", is_flag=True, help="Plant mistakes, and count which of them these very probes reveal.")
 @click.option(
     "--keep-arrays", type=click.Path(), metavar="FILE.npz", help="Write both sides' whole arrays of what differs."
 )
@@ -44,6 +45,7 @@ def command(
     names: tuple[str, ...],
     weights: str | None,
     strict_kinks: bool,
+    power: bool,
     keep_arrays: str | None,
     keep_all: bool,
     format_: str | None,
@@ -58,6 +60,8 @@ def command(
     """
     check_outputs(outputs, format_)
     keep = _keeper(keep_arrays, keep_all)
+    if power and (".py" in target or target.endswith((".npz", ".safetensors")) or os.path.isdir(target)):
+        raise click.UsageError("--power is for the built-in networks: it plants mistakes in their layers")
     if target.endswith(".py") or ".py:" in target:
         report = _case(target, context, dtype, seed, names, strict_kinks, keep)
     elif target.endswith((".npz", ".safetensors")) or os.path.isdir(target):
@@ -66,7 +70,9 @@ def command(
         report = _dump(target, names, strict_kinks)
     else:
         lesson = _shows_lesson(format_, outputs)
-        report = _network(target, dtype, seed, batch, names, weights, strict_kinks, keep=keep, lesson=lesson)
+        report = _network(
+            target, dtype, seed, batch, names, weights, strict_kinks, power=power, keep=keep, lesson=lesson
+        )
     deliver(report, format_=format_, outputs=outputs, color=color)
     if keep is not None and keep_arrays is not None:
         if keep.arrays:
@@ -88,11 +94,13 @@ def _network(
     weights: str | None,
     strict_kinks: bool,
     *,
+    power: bool,
     keep: Kept | None,
     lesson: bool,
 ) -> Report:
     """A built-in network over its probes, with its derivation if an output has a chapter for it."""
     from manual_bp import networks, probes
+    from manual_bp.power import lookup, measure_power
     from manual_bp.runner import judge_network
     from manual_bp.weights import load_weights
 
@@ -101,14 +109,16 @@ def _network(
     chosen = [probes.probe(network, name, seed=seed, dtype=dtype, batch=batch) for name in wanted]
     if weights is not None:
         chosen[0] = replace(chosen[0], params=load_weights(weights, network, dtype))
+    known = None if weights is not None else lookup(network, chosen, seed=seed, batch=batch)
     with progress(len(chosen), what=f"comparing {network.name}") as tick:
         report = judge_network(
             network,
             chosen,
             seed=seed,
             strict_kinks=strict_kinks,
+            power=measure_power(network, chosen) if power else known,
             progress=tick,
-            command=_command(network.name, dtype, seed, batch, names, weights, strict_kinks),
+            command=_command(network.name, dtype, seed, batch, names, weights, strict_kinks, power=power),
             keep=keep,
         )
     return _with_lesson(report, network, chosen[0]) if lesson else report
@@ -174,7 +184,15 @@ def _dump(target: str, names: tuple[str, ...], strict_kinks: bool) -> Report:
 
 
 def _command(
-    network: str, dtype: str, seed: int, batch: int, names: tuple[str, ...], weights: str | None, strict: bool
+    network: str,
+    dtype: str,
+    seed: int,
+    batch: int,
+    names: tuple[str, ...],
+    weights: str | None,
+    strict: bool,
+    *,
+    power: bool,
 ) -> str:
     """The command that runs the same comparison again."""
     parts = ["manual-bp", "compare", network, "--dtype", dtype, "--seed", str(seed), "--batch", str(batch)]
@@ -182,4 +200,5 @@ def _command(
         parts += ["--probe", name]
     parts += ["--weights", weights] if weights else []
     parts += ["--strict-kinks"] if strict else []
+    parts += ["--power"] if power else []
     return shlex.join(parts)

@@ -25,10 +25,11 @@ from . import _activation, _conv, _dense, _generic, _loss, _norm, _optim, _plumb
 from ._hypotheses import HYPOTHESES
 from ._mutant import Mutant, StepMutant, names_of, part_of, steps_of
 from ._seen import Seen, SeenLoss, SeenUpdate
+from ._trial import differs
 
 __all__ = [
     "CATALOGUE", "HYPOTHESES", "Mutant", "Seen", "SeenLoss", "SeenUpdate", "Site", "StepMutant",
-    "get", "names_of", "part_of", "plant", "sites", "steps_of",
+    "differs", "get", "names_of", "part_of", "plant", "sites", "steps_of",
 ]  # fmt: skip
 
 _FAMILIES = (_conv, _pool, _activation, _dense, _loss, _norm, _optim, _plumbing, _generic)

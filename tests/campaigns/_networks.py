@@ -59,7 +59,13 @@ def branches() -> Network:
     )
 
 
-OWN: Mapping[str, Callable[[], Network]] = {"square": square, "edges": edges, "branches": branches}
+def faint() -> Network:
+    """A normalisation whose ε is large enough to be seen in float32."""
+    layers = {"norm": nn.LayerNorm(8, eps=0.01), "fc": nn.Linear(8, 3)}
+    return chain("faint", layers, nn.MSELoss(), (8,), title="a large ε")
+
+
+OWN: Mapping[str, Callable[[], Network]] = {"square": square, "edges": edges, "branches": branches, "faint": faint}
 
 #: Too large to be judged hundreds of times.
 LARGE = ("lenet", "vgg-block", "vgg11")

@@ -13,10 +13,10 @@ from manual_bp.nn import Array, Cache, Gradients, Params
 
 from ._judging import Bench, bench
 
-#: Powers of two between which the smallest noticed change is searched.
-LARGEST, SMALLEST = 0, -56
+#: Powers of two below which nothing changes any more: half of the roundoff.
+SMALLEST = {"float64": -54, "float32": -25}
 
-NETWORKS = ("three-layer", "design-geometry", "design-channels", "two-conv-pooled", "design-1d")
+NETWORKS = ("three-layer", "design-geometry", "design-1d")
 
 
 def smallest(task: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def smallest(task: dict[str, Any]) -> dict[str, Any]:
     element = int(rng.integers(np.prod(judge.network.parameter_shapes()[f"{step}.weight"])))
     found = {}
     for what in ("isolated", "end_to_end"):
-        low, high = SMALLEST, LARGEST  # 2^high is noticed, 2^low is not
+        low, high = SMALLEST[task["dtype"]], 0  # 2^high is noticed, 2^low is not
         if not _noticed(judge, nudged(judge.network, step, element, 2.0**high, task["what"]), what):
             found[what] = None
             continue
