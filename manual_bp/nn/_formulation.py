@@ -34,16 +34,16 @@ from ._window import Shape, Window
 SMALL_IMAGE = 1_000_000
 FEW_WINDOWS = 128
 #: bytes that one row of a slab's windows may take as columns; a batch for which it is more is computed in parts
-ROW = 1 << 22
+ROW = 1 << 20
 #: multiplications for which a second thread pays
-SHARED = 10_000_000
+SHARED = 4_000_000
 #: how much more columns of the upstream gradient than of the input there may be before scattering is faster
 SCATTER = 3
 #: elements of all windows up to which pooling looks up positions
-LITTLE_POOL = 4096
+LITTLE_POOL = 1 << 14
 #: bytes of the input that pooling works on at a time, and from which on a second thread pays
 PIECE = 1 << 19
-SHARED_POOL = 1 << 22
+SHARED_POOL = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class ConvPlan:
     part: int  # samples to compute at a time
     columns: Columns  # of the input
     turned: Columns | None  # of the upstream gradient, to gather ∂L/∂x; None: scatter it
-    at_once: bool  # all columns fit into a block
+    at_once: bool  # no loop: all columns fit into a block, and there is nothing to share
     big: bool  # worth sharing between threads
 
     @property
@@ -81,7 +81,7 @@ def plan_convolution(window: Window, groups: int, x_shape: Shape, out_channels: 
     outputs = window.outputs(lengths)
     work = out_channels * (channels // groups) * math.prod(window.kernel) * math.prod(outputs)  # of an image
     batch_last = batch <= 1 or work <= SMALL_IMAGE or math.prod(outputs) <= FEW_WINDOWS
-    samples = batch if batch_last else 1
+    samples, big = batch if batch_last else 1, batch * work >= SHARED
 
     turned = _turned(window)
     if out_channels * math.prod(lengths) > SCATTER * channels * math.prod(outputs):
@@ -99,8 +99,8 @@ def plan_convolution(window: Window, groups: int, x_shape: Shape, out_channels: 
         part=max(1, ROW // row) if batch_last else batch,
         columns=columns,
         turned=turned_columns,
-        at_once=batch_last and all(c.rows >= c.outputs[0] for c in (columns, turned_columns) if c),
-        big=batch * work >= SHARED,
+        at_once=batch_last and not big and all(c.rows >= c.outputs[0] for c in (columns, turned_columns) if c),
+        big=big,
     )
 
 

@@ -27,6 +27,8 @@ from ._window import Index, Shape, Window
 BLOCK = 1 << 20
 #: and at least so many columns, for the matrix product's sake
 COLUMNS = 512
+#: bytes up to which new memory costs nothing
+LITTLE = 1 << 16
 #: bytes that a thread keeps for its columns from one call to the next, at most
 SCRATCH = 1 << 22
 
@@ -132,8 +134,13 @@ class Columns:
         return np.ndarray(shape, padded.dtype, padded, 0, strides)
 
     def all(self, slab: Array) -> Array:
-        """All columns of a slab, (G, C/G K, P M)."""
-        return self.windows(self.pad(slab, None)).reshape(self.groups, self.height, -1)
+        """All columns of a slab, (G, C/G K, P M): the slab itself, new memory, or scratch memory till the next call."""
+        windows = self.windows(self.pad(slab, None))
+        if self.copied and windows.nbytes > LITTLE:
+            columns = scratch(windows.size, windows.dtype).reshape(windows.shape)
+            columns[...] = windows
+            windows = columns
+        return windows.reshape(self.groups, self.height, -1)
 
     def blocks(self, padded: Array, start: int, stop: int, *, writable: bool = False) -> Iterator[Block]:
         """Columns of a padded slab from row ``start`` to ``stop``, a block at a time.

@@ -22,7 +22,8 @@ from ._window import Index
 def forward(x: Array, weight: Array, bias: Array | None, plan: ConvPlan) -> Array:
     """Output y (N, O, *P) of x (N, C, *L), weight (O, C/G, *K) and bias (O,).
 
-    Y = W X + b with the kernels as rows of W (G, O/G, C/G K) and the windows as columns of X (G, C/G K, P M).
+    Y = W X + b with the kernels as rows of W (G, O/G, C/G K) and the windows as columns of X (G, C/G K, P M). May lie in
+    memory with the batch innermost.
     """
     if plan.part < len(x):
         y = np.empty((len(x), plan.out_channels, *plan.outputs), x.dtype)
@@ -87,9 +88,7 @@ def _gather(x: Array, weight: Array, delta: Array, plan: ConvPlan, turned: Colum
     g, c, o, kernel = plan.groups, plan.channels // plan.groups, plan.out_channels // plan.groups, turned.window.kernel
     turn: Index = (..., *(slice(None, None, -1),) * len(kernel))
     by_group = weight.reshape(g, o, c, *kernel)[turn].swapaxes(1, 2)
-    kernels = np.ascontiguousarray(by_group).reshape(
-        g, c, turned.height
-    )  # a view turned backwards is no matrix to BLAS
+    kernels = np.ascontiguousarray(by_group).reshape(g, c, turned.height)  # BLAS takes no view that runs backwards
 
     def turned_back(dw: Array) -> Array:
         return np.ascontiguousarray(dw.reshape(g, c, o, *kernel)[turn].swapaxes(1, 2)).reshape(weight.shape)

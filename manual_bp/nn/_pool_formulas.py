@@ -17,7 +17,7 @@ from ._layer import Array
 from ._pool_windows import Taps
 from ._window import Shape
 
-#: the integer as wide as a number: a mask of its bits selects without arithmetic, right for inf and NaN too
+#: the integer as wide as a number: its bits times 0 or 1 are right for inf and NaN too
 _BITS = {2: np.int16, 4: np.int32, 8: np.int64}
 
 
@@ -84,32 +84,31 @@ def _maximum_backward(x: Array, y: Array, upstream: Array, taps: Taps) -> Array:
     """At each tap, what equals the maximum and comes first takes the gradient."""
     padded = taps.pad(x, -math.inf)
     dx = taps.blank(x)
-    first_tap, *other_taps = taps.all
-    taken = np.equal(padded[first_tap], y)
-    _give(dx[first_tap], upstream, taken, add=False)
-    for tap in other_taps:
+    taken: Array | None = None
+    for tap in taps.all:
         wins = np.equal(padded[tap], y)
-        np.greater(wins, taken, out=wins)  # equal to the maximum, and nothing before it was
-        taken |= wins
-        _give(dx[tap], upstream, wins, add=not taps.disjoint)
-    if not taken.all() or (taps.padded and np.isneginf(y).any()):
+        if taken is None:
+            taken = wins
+        else:
+            taken, wins = taken | wins, np.greater(wins, taken)  # equal to the maximum, and nothing before it was
+        if taps.disjoint:
+            _select(upstream, wins, dx[tap])
+        else:
+            dx[tap] += _select(upstream, wins, np.empty_like(upstream))
+    if not np.all(taken) or (taps.padded and np.isneginf(y).any()):
         # a NaN equals nothing, and where the maximum is -inf the padding would win
         return _scatter(x, _winners(np.ascontiguousarray(padded), taps)[0], upstream, taps)
     return taps.unpad(dx)
 
 
-def _give(dx: Array, upstream: Array, wins: Array, *, add: bool) -> None:
-    """Write ``upstream`` where ``wins`` and zero elsewhere into dx, or add it."""
-    bits = _BITS.get(dx.itemsize)
+def _select(upstream: Array, wins: Array, out: Array) -> Array:
+    """``upstream`` where ``wins`` and zero elsewhere, written into ``out``."""
+    bits = _BITS.get(out.itemsize)
     if bits is None:  # longdouble
-        share = np.where(wins, upstream, dx.dtype.type(0))
+        out[...] = np.where(wins, upstream, out.dtype.type(0))
     else:
-        mask = np.negative(wins.view(np.int8)).astype(bits)  # all ones where wins
-        if not add:
-            np.bitwise_and(upstream.view(bits), mask, out=dx.view(bits))
-            return
-        share = np.bitwise_and(upstream.view(bits), mask).view(dx.dtype)
-    np.add(dx, share, out=dx) if add else np.copyto(dx, share)
+        np.multiply(upstream.view(bits), wins, out=out.view(bits))
+    return out
 
 
 def divisors(taps: Taps, *, count_include_pad: bool, divisor_override: int | None) -> int | Array:

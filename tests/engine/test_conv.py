@@ -137,6 +137,7 @@ FORMULATIONS = {
     "image by image, gather, row by row": {**IMAGES, "SCATTER": 1 << 60, **BLOCKS},
     "image by image, scatter, row by row": {**IMAGES, "SCATTER": 0, **BLOCKS},
     "no scratch memory": {"SCRATCH": 0},
+    "scratch memory for the smallest": {"LITTLE": 0},
 }
 
 
