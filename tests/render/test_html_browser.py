@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(not BROWSER, reason="no Chromium here; name one 
 
 QUIET = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-first-run",
+    "--disable-sync", "--no-first-run", "--disable-dev-shm-usage", "--disable-extensions", "--renderer-process-limit=1",
 ]  # fmt: skip  # a command line
 
 #: Where an error is planted, and how large it is.
@@ -45,55 +46,75 @@ def planted() -> Report:
 REPORTS = {**EXAMPLES, "planted": planted}
 
 
-Contexts = Callable[..., sync_api.BrowserContext]
+Pages = Callable[..., sync_api.Page]
 
 
 @pytest.fixture(scope="module")
-def contexts() -> Iterator[Contexts]:
-    """One browser for all tests, and in it one context for each set of options."""
-    made: dict[str, sync_api.BrowserContext] = {}
+def pages() -> Iterator[Pages]:
+    """One browser for all tests, and in it one page for each set of options: a page of its own takes a process."""
+    made: dict[str, sync_api.Page] = {}
 
-    def context(**options) -> sync_api.BrowserContext:
+    def page(**options) -> sync_api.Page:
         if repr(options) not in made:
-            made[repr(options)] = running.new_context(**options)
+            made[repr(options)] = running.new_context(**options).new_page()
             made[repr(options)].set_default_timeout(60_000)  # a shared machine can be slow
         return made[repr(options)]
 
     with sync_api.sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=BROWSER, args=QUIET)
-        yield context
+        yield page
         running.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Callable[[str], Path]:
+    """Each report is made into a page once."""
+    folder = tmp_path_factory.mktemp("pages")
+
+    @cache
+    def file(name: str) -> Path:
+        path = folder / f"{re.sub(r'[^a-z]', '-', name)}.html"
+        path.write_text(html.render(REPORTS[name]()), encoding="utf-8")
+        return path
+
+    return file
 
 
 class Visitor:
     """Opens pages and keeps what they complain about and what they ask for."""
 
-    def __init__(self, contexts: Contexts, folder: Path) -> None:
-        self.contexts, self.folder = contexts, folder
+    def __init__(self, pages: Pages, files: Callable[[str], Path]) -> None:
+        self.pages, self.files = pages, files
         self.complaints: list[str] = []
         self.requests: list[str] = []
-        self.pages: list[sync_api.Page] = []
+        self.listening: list[tuple[sync_api.Page, str, Callable]] = []
 
     def open(self, name: str, *, width: int = 1280, height: int = 800, **options) -> sync_api.Page:
-        path = self.folder / f"{re.sub(r'[^a-z]', '-', name)}.html"
-        path.write_text(html.render(REPORTS[name]()), encoding="utf-8")
-        page = self.contexts(**options).new_page()
-        self.pages.append(page)
-        page.set_viewport_size({"width": width, "height": height})
-        page.on("console", lambda message: self.complaints.append(message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.goto(path.as_uri())
+        page = self.pages(**options)
+        if not any(heard is page for heard, *_ in self.listening):
+            self._listen(page, "console", lambda message: self.complaints.append(message.text))
+            self._listen(page, "pageerror", lambda error: self.complaints.append(str(error)))
+            self._listen(page, "dialog", lambda dialog: self.complaints.append(dialog.message))
+            self._listen(page, "request", lambda request: self.requests.append(request.url))
+        if page.viewport_size != {"width": width, "height": height}:
+            page.set_viewport_size({"width": width, "height": height})
+        page.goto(self.files(name).as_uri())
         return page
+
+    def _listen(self, page: sync_api.Page, event: str, heard: Callable) -> None:
+        page.on(event, heard)
+        self.listening.append((page, event, heard))
+
+    def leave(self) -> None:
+        for page, event, heard in self.listening:
+            page.remove_listener(event, heard)
 
 
 @pytest.fixture
-def visit(contexts, tmp_path) -> Iterator[Visitor]:
-    visitor = Visitor(contexts, tmp_path)
+def visit(pages, files) -> Iterator[Visitor]:
+    visitor = Visitor(pages, files)
     yield visitor
-    for page in visitor.pages:
-        page.close()
+    visitor.leave()
 
 
 def shown(page: sync_api.Page) -> list[str]:
@@ -347,6 +368,7 @@ def test_paper_shows_what_is_wrong_without_a_click(visit):
     assert not right.is_visible()
     assert not page.locator(".tools").is_visible()
     assert page.pdf(format="A4").startswith(b"%PDF")
+    page.emulate_media(media="null")  # other tests come to this page
 
 
 def test_without_a_script_everything_can_be_read(visit):
