@@ -1,4 +1,7 @@
-"""What a hand-written side hands over, made comparable: names, layouts, types. Every complaint is one clear sentence."""
+"""What a hand-written side hands over, made comparable: names, layouts, types.
+
+Every complaint is one clear sentence.
+"""
 
 from __future__ import annotations
 
@@ -74,13 +77,20 @@ class Naming:
         self.names = dict(names or {})
         self.layouts = dict(layouts or {})
         self.back = {theirs: own for own, theirs in self.names.items()}
+        self.output: str | None = None
+
+    def call_output(self, name: str | None) -> None:
+        """Let the candidate say "output" for what the loss reads, whatever the reference calls it."""
+        self.output = name
 
     def reference_name(self, own: str) -> str:
         """What the reference calls a quantity of the candidate's."""
         if own in self.names:
             return self.names[own]
         base = own.removesuffix(GRAD)
-        return self.names[base] + GRAD if base != own and base in self.names else own
+        if base in self.names:
+            return self.names[base] + GRAD
+        return own.replace("output", self.output, 1) if base == "output" and self.output else own
 
     def own_name(self, reference: str) -> str:
         """What the candidate calls one of the reference's quantities."""
@@ -140,6 +150,8 @@ def call(candidate: Callable[..., Any], params: Given, x: Any, y: Any) -> Any:
     try:
         with np.errstate(all="ignore"):
             return candidate(*arguments)
+    except ManualBPError:
+        raise
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)[1:]
         text = "".join(

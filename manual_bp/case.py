@@ -14,6 +14,7 @@ from typing import Any
 from manual_bp.errors import ManualBPError
 from manual_bp.kept import Kept
 from manual_bp.report import Report
+from manual_bp.variants import Variant
 from manual_bp.verification import verify
 
 
@@ -29,7 +30,7 @@ class Case:
     params: Mapping[str, Any] | None = None
     names: Mapping[str, str] | None = None
     layouts: Mapping[str, str] | None = None
-    probes: Sequence[str] | str | None = "all"
+    probes: Sequence[str | Variant] | str | None = "all"
     dtype: str | None = None
     seed: int = 0
     complete: bool = False

@@ -8,8 +8,8 @@ A layout names the axes of an array in its own order, one letter each::
     "N(HWC)"  the same, flattened to a vector          torch: "N(CHW)"
     "1O"      a bias kept as a row                     torch: "O"
 
-Letters: N batch, O/I output and input channels (or features), C channels, T time, D H W L space, E F features. A group in parentheses
-is one axis that holds several; ``1`` is an axis of size one that torch does not have.
+Letters: N batch, O/I output and input channels (or features), C channels, T time, D H W L space, E F features. A group
+in parentheses is one axis that holds several; ``1`` is an axis of size one that torch does not have.
 """
 
 from __future__ import annotations
@@ -85,19 +85,19 @@ def to_torch_layout(
             f"layout {text!r} has {len(layout.axes)} axes, but the array has shape {array.shape}",
             hint="name every axis of the array as it is stored",
         )
-    sizes = _sizes(layout, array.shape, shapes)
+    sizes = sizes_of(layout, array.shape, shapes)
     open_shape = [sizes[c] for c in layout.letters]
     order = sorted(layout.letters, key=TORCH_ORDER.index)
-    moved = array.reshape(open_shape).transpose([layout.letters.index(c) for c in order])
-    return (
-        np.ascontiguousarray(moved).reshape(target) if moved.size == math.prod(target) else np.ascontiguousarray(moved)
-    )
+    moved = np.ascontiguousarray(array.reshape(open_shape).transpose([layout.letters.index(c) for c in order]))
+    grouped = any(len(axis) > 1 for axis in layout.axes)
+    # axes of one array that do not fit are a difference to be reported, not elements to be shuffled
+    fits = moved.size == math.prod(target) and (grouped or _but_ones(moved.shape) == _but_ones(target))
+    return moved.reshape(target) if fits else moved
 
 
 def from_torch_layout(array: Array, text: str, *, shapes: Iterable[tuple[int, ...]] = ()) -> Array:
     """The inverse: torch's array as the candidate stores it, contiguous."""
     layout = parse(text)
-    order = sorted(layout.letters, key=TORCH_ORDER.index)
     # torch groups what the author groups: the axes in torch's order, one for each of the author's real axes
     torch_axes = sorted((a for a in layout.axes if a != "1"), key=lambda a: min(TORCH_ORDER.index(c) for c in a))
     torch_axes = ["".join(sorted(a, key=TORCH_ORDER.index)) for a in torch_axes]
@@ -107,15 +107,18 @@ def from_torch_layout(array: Array, text: str, *, shapes: Iterable[tuple[int, ..
             hint="name every axis of the array as it is stored",
         )
     torch_layout = Layout("".join(torch_axes), tuple(torch_axes))
-    sizes = _sizes(torch_layout, array.shape, shapes)
+    sizes = sizes_of(torch_layout, array.shape, shapes)
     opened = array.reshape([sizes[c] for c in "".join(torch_axes)])
     moved = opened.transpose(["".join(torch_axes).index(c) for c in layout.letters])
     final = [1 if axis == "1" else math.prod(sizes[c] for c in axis) for axis in layout.axes]
-    del order
     return np.ascontiguousarray(moved.reshape(final))
 
 
-def _sizes(layout: Layout, shape: tuple[int, ...], shapes: Iterable[tuple[int, ...]]) -> Mapping[str, int]:
+def _but_ones(shape: tuple[int, ...]) -> list[int]:
+    return [n for n in shape if n != 1]
+
+
+def sizes_of(layout: Layout, shape: tuple[int, ...], shapes: Iterable[tuple[int, ...]]) -> Mapping[str, int]:
     """Size of every letter; those inside a group come from a tensor nearby whose elements the group flattens."""
     sizes: dict[str, int] = {}
     for axis, n in zip(layout.axes, shape, strict=True):

@@ -60,6 +60,24 @@ def variants(
     return made
 
 
+def within(x: Array, y: Any, *, seed: int) -> list[Variant]:
+    """Probes of a loss over probabilities: other ones, also close to 0 and 1; rows that sum to one still do."""
+    made: list[Variant] = []
+    for name, description, low in (
+        ("seed-1", "other probabilities", 0.05),
+        ("seed-2", "other probabilities again: what was remembered from the run before shows", 0.05),
+        ("sure", "probabilities close to 0 and 1", 1e-4),
+    ):
+        rng = np.random.default_rng([seed, len(made) + 1])
+        drawn = np.exp(rng.uniform(np.log(low), 0, x.shape)) * (1 - low)
+        drawn = np.where(rng.random(x.shape) < 0.5, drawn, 1 - drawn) if x.ndim < 2 or x.shape[-1] == 1 else drawn
+        if x.ndim > 1 and np.allclose(x.sum(-1), 1):
+            drawn = drawn / drawn.sum(-1, keepdims=True)
+        shuffled = _target(rng, y, False, _normal)
+        made.append(Variant(name=name, description=description, params={}, x=drawn.astype(x.dtype), y=shuffled))
+    return made
+
+
 def _normal(rng: np.random.Generator, like: Array) -> Array:
     return rng.standard_normal(like.shape).astype(like.dtype)
 
@@ -94,7 +112,8 @@ def _weights(rng: np.random.Generator, like: Array, draw: _Draw) -> Array:
     if draw is _integers:
         return rng.integers(-1, 2, like.shape).astype(like.dtype)
     fan_in = max(1, int(np.prod(like.shape[1:])))
-    return (rng.standard_normal(like.shape) / np.sqrt(fan_in)).astype(like.dtype)
+    scaled: Array = (rng.standard_normal(like.shape) / np.sqrt(fan_in)).astype(like.dtype)
+    return scaled
 
 
 def _target(rng: np.random.Generator, y: Any, upstream: bool, draw: _Draw) -> Any:

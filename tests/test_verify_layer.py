@@ -220,7 +220,7 @@ class Unscaled(SoftmaxLoss):
 def test_a_loss_object_is_judged_with_its_target_wherever_that_stands() -> None:
     y = np.array([0, 3, 1, 2, 1])
     assert verify_layer(SoftmaxLoss(), nn.CrossEntropyLoss(), x=X, y=y).ok
-    assert "output.grad" in blamed(verify_layer(Unscaled(), nn.CrossEntropyLoss(), x=X, y=y))
+    assert "x.grad" in blamed(verify_layer(Unscaled(), nn.CrossEntropyLoss(), x=X, y=y))
 
 
 def test_what_cannot_be_found_is_said_with_what_there_is() -> None:

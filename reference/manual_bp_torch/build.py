@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from manual_bp.errors import ManualBPError
-from manual_bp.layouts import TORCH_ORDER
 from manual_bp.network import INPUT, Network
 from manual_bp.nn import Layer, Loss, Optimizer
 from manual_bp_torch import modules
@@ -98,65 +95,3 @@ def _construct(namespace: Any, name: str, options: dict[str, Any], *args: Any) -
         raise ManualBPError(
             f"PyTorch has no equivalent of {name} with {options}: {error}", hint="use a step that torch.nn has as well"
         ) from None
-
-
-# ---------------------------------------------------------------------- what `verify_layer` asks of a module
-
-
-def checked_module(reference: Any) -> nn.Module:
-    """The module itself; ManualBPError if it is none."""
-    if not isinstance(reference, nn.Module):
-        raise ManualBPError(
-            f"the reference of a layer is a {type(reference).__name__}",
-            hint="give a torch.nn module, such as nn.Conv2d(...)",
-        )
-    return reference
-
-
-def parameter_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shapes of the trained parameters, by name."""
-    return {name: tuple(p.shape) for name, p in module.named_parameters()}
-
-
-def parameters_numpy(module: nn.Module) -> dict[str, Any]:
-    """The trained parameters in float64, by name."""
-    return {name: p.detach().double().numpy().copy() for name, p in module.named_parameters()}
-
-
-def is_loss(module: nn.Module) -> bool:
-    """Whether it takes a target besides its input."""
-    return isinstance(module, nn.modules.loss._Loss | modules.HalfSquaredError)
-
-
-def identity() -> nn.Module:
-    """What stands in front of a loss that is judged alone."""
-    return nn.Identity()
-
-
-def channels(module: nn.Module) -> int | None:
-    """Number of input channels, of modules that have them."""
-    found = getattr(module, "in_channels", None) or getattr(module, "num_features", None)
-    return found if isinstance(found, int) else None
-
-
-def forward_numpy(module: nn.Module, x: Any, x_layout: str | None, out_layout: str | None) -> Any:
-    """The module's output in float64 for an input in the given layout, in the given layout."""
-    order = _axes(x_layout) if x_layout else None
-    data = torch.from_numpy(np.array(x, dtype=np.float64 if x.dtype.kind == "f" else np.int64))
-    data = data.permute(order).contiguous() if order else data
-    with torch.no_grad():
-        out = copy.deepcopy(module).double()(data).numpy()
-    if out_layout and len(out_layout) == out.ndim:
-        out = out.transpose(np.argsort(_axes(out_layout)))
-    return out
-
-
-def loss_numpy(module: nn.Module, x: Any, y: Any) -> Any:
-    """The loss in float64."""
-    target = torch.from_numpy(np.array(y, dtype=np.float64 if y.dtype.kind == "f" else np.int64))
-    with torch.no_grad():
-        return copy.deepcopy(module).double()(torch.from_numpy(np.array(x, dtype=np.float64)), target).numpy()
-
-
-def _axes(layout: str) -> list[int]:
-    return [layout.index(c) for c in sorted(layout, key=TORCH_ORDER.index)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ LOSS = "loss"
 
 @dataclass(frozen=True)
 class Segment:
-    """What lies between taps: the taps it reads (once an edge), the parameters it uses, the operations it is made of."""
+    """What lies between taps: the taps it reads (once an edge), the parameters it uses, its operations."""
 
     name: str
     reads: tuple[str, ...]
@@ -123,8 +123,8 @@ class Program:
         for name, child in module.named_modules():
             if isinstance(child, nn.modules.dropout._DropoutNd) and child.training and child.p > 0:
                 raise ManualBPError(
-                    f"module {name or 'reference'!r} is a {type(child).__name__} in training mode, whose random mask the "
-                    "candidate cannot share",
+                    f"module {name or 'reference'!r} is a {type(child).__name__} in training mode, whose random mask "
+                    "the candidate cannot share",
                     hint="call .eval() on it, or set its p to 0",
                 )
             if getattr(child, "inplace", False):
@@ -160,7 +160,7 @@ class Program:
             total = self._loss(out, y, taps)
             wanted = [leaf for leaf in (*leaves.values(), given) if _differentiable(leaf)]
             structure = self._structure(taps, leaves, total)
-            found = vjp(total, wanted, torch.ones_like(total), allow_unused=True)
+            found: Sequence[Tensor | None] = vjp(total, wanted, torch.ones_like(total), allow_unused=True)
         grads = {name + GRAD: grad for name, grad in taps.grads.items() if name != LOSS}
         zeros = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
         grads |= {n + GRAD: zeros[n] if g is None else g for n, g in zip(leaves, found, strict=False)}
@@ -172,10 +172,17 @@ class Program:
         """Whether there is no loss, and ``y`` is the gradient that the output receives."""
         return self.loss is None and not self._scalar
 
+    def frozen(self) -> frozenset[str]:
+        """Names of the module's frozen parameters: they get no gradient."""
+        if self.module is None:
+            return frozenset()
+        return frozenset(name for name, p in self.module.named_parameters() if not p.requires_grad)
+
     def trained(self, params: Mapping[str, Tensor]) -> frozenset[str]:
-        """Names of the parameters that get a gradient: a module's own, or every floating one of a function's."""
+        """Names of what gets a gradient: a module's parameters but for frozen ones, every floating one of a function's."""
         if self.module is not None:
-            return frozenset(name for name, p in self.module.named_parameters() if p.is_floating_point())
+            own = self.module.named_parameters()
+            return frozenset(name for name, p in own if p.is_floating_point() and p.requires_grad)
         return frozenset(name for name, p in params.items() if p.is_floating_point())
 
     def _call(self, state: dict[str, Tensor], x: Any, y: Any, taps: _Recorder) -> Any:
@@ -238,8 +245,9 @@ class Program:
                 )
             total = (out * y).sum()
         if not isinstance(total, Tensor) or total.dim() != 0:
+            what = tuple(total.shape) if isinstance(total, Tensor) else type(total).__name__
             raise ManualBPError(
-                f"the loss is not a scalar but {tuple(total.shape) if isinstance(total, Tensor) else type(total).__name__}",
+                f"the loss is not a scalar but {what}",
                 hint="reduce it by mean or sum",
             )
         return taps.tap(LOSS, total)

@@ -1,0 +1,100 @@
+"""Logarithms with a guard: ``log(p + 1e-7)`` and its kind, another right answer for a loss.
+
+From-scratch losses keep log away from 0 by a small number. That changes the loss a little, everywhere and not by
+rounding, and it is meant: what agrees with such a form, guard and all, is accepted, and the report says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from manual_bp.compare import Alternative, Item
+from manual_bp.trace import GRAD, Array
+
+#: From the largest guard that still is one, to the smallest that changes anything.
+_SIZES = (*(float(f"1e-{k}") for k in range(5, 17)), *(float(np.finfo(t).eps) for t in (np.float32, np.float64)))
+
+
+@dataclass(frozen=True)
+class LogLoss:
+    """A loss made of logarithms of probabilities.
+
+    ``kind`` is "softmax" (logits, one class a row), "sigmoid" (logits) or "probability" (of the one of two classes).
+    """
+
+    kind: str
+    reduction: str
+
+
+def guarded(items: tuple[Item, ...], loss: LogLoss, output: str, x: Array, y: Array, *, u: float) -> tuple[Item, ...]:
+    """The items, those of the loss and of the gradient of its input with the guarded forms as other right answers.
+
+    Parameters
+    ----------
+    output
+        Name of the loss's input.
+    x, y
+        That input, as the candidate has it, and the target.
+    u
+        Unit roundoff of the dtype under judgement.
+    """
+    forms = list(_forms(loss, np.asarray(x, np.float64), y, u))
+    alternatives = {
+        "loss": tuple(Alternative(value=np.asarray(v), allowed=np.asarray(e), reason=r) for v, e, _, _, r in forms),
+        output + GRAD: tuple(Alternative(value=g, allowed=e, reason=r) for _, _, g, e, r in forms),
+    }
+    return tuple(
+        replace(item, alternatives=(*item.alternatives, *alternatives.get(item.quantity.name, ()))) for item in items
+    )
+
+
+def _forms(loss: LogLoss, x: Array, y: Array, u: float) -> Iterator[tuple[Array, Array, Array, Array, str]]:
+    """Loss, its allowed error, gradient, its allowed error, and the form in words."""
+    p, t = _probabilities(loss.kind, x), np.asarray(y)
+    if loss.kind == "softmax" and t.dtype.kind in "iu":
+        t = np.eye(x.shape[-1])[t]
+    count = 1.0 if loss.reduction == "sum" else float(len(x) if loss.kind == "softmax" else x.size)
+    n = x.shape[-1] + 16
+    for form, log, slope in _logs():
+        for eps in _SIZES:
+            inside = t * log(p, eps) + (0 if loss.kind == "softmax" else (1 - t) * log(1 - p, eps))
+            g = -t * slope(p, eps) + (0 if loss.kind == "softmax" else (1 - t) * slope(1 - p, eps))
+            dx = _through(loss.kind, p, g) / count
+            # probabilities are off by n u relative to themselves or to one, and so are their logarithms
+            e_loss = 4 * n * u * (np.abs(inside) + np.abs(t) + 1).sum() / count
+            scale = np.abs(g) * (p if loss.kind != "probability" else 1.0)
+            e_dx = 4 * n * u * (scale + (np.abs(g * p).sum(-1, keepdims=True) if loss.kind == "softmax" else 0)) / count
+            yield np.asarray(-inside.sum() / count), np.asarray(e_loss), dx, e_dx, form.format(eps)
+
+
+def _probabilities(kind: str, x: Array) -> Array:
+    if kind == "probability":
+        return x
+    if kind == "sigmoid":
+        return np.asarray(0.5 * (1 + np.tanh(x / 2)))
+    shifted = np.exp(x - x.max(-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(-1, keepdims=True))
+
+
+def _through(kind: str, p: Array, g: Array) -> Array:
+    """dL/dx from g = dL/dp."""
+    if kind == "softmax":
+        return np.asarray(p * (g - (g * p).sum(-1, keepdims=True)))
+    return g * p * (1 - p) if kind == "sigmoid" else g
+
+
+_Log = Callable[[Array, float], Array]
+
+
+def _logs() -> Iterator[tuple[str, _Log, _Log]]:
+    """The guarded logarithm in words, itself, and its derivative as it is written (a clip is left out of it)."""
+    yield "log(p + {:.3g})", lambda p, e: np.log(p + e), lambda p, e: 1 / (p + e)
+    yield (
+        "log(clip(p, {0:.3g}, 1 - {0:.3g}))",
+        lambda p, e: np.log(np.clip(p, e, 1 - e)),
+        lambda p, e: 1 / np.clip(p, e, 1 - e),
+    )
+    yield "log(max(p, {:.3g}))", lambda p, e: np.log(np.maximum(p, e)), lambda p, e: 1 / np.maximum(p, e)

@@ -1,0 +1,271 @@
+"""``verify_layer``: a layer, a loss, or a list of layers of a from-scratch library beside torch.nn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from manual_bp import _torch_side
+from manual_bp.adapters import Adapter
+from manual_bp.candidate import as_array
+from manual_bp.errors import ManualBPError
+from manual_bp.layer_objects._losses import LossObject
+from manual_bp.layer_objects._match import Matched, match
+from manual_bp.layer_objects._pairs import Pair
+from manual_bp.layer_objects._views import View
+from manual_bp.report import Report
+from manual_bp.trace import GRAD, Array
+from manual_bp.variants import within
+from manual_bp.verification import verify
+
+
+def verify_layer(
+    layer: Any,
+    reference: Any,
+    *,
+    x: Any,
+    y: Any = None,
+    upstream: Any = None,
+    adapter: Adapter | None = None,
+    layouts: Mapping[str, str] | None = None,
+    dtype: str | None = None,
+    probes: Sequence[str] | str | None = "all",
+    seed: int = 0,
+    strict_kinks: bool = False,
+    title: str = "",
+) -> Report:
+    """Judge a layer object: its output, dL/dx, and the gradient of each of its parameters.
+
+    What a library calls its methods, where it keeps parameters and gradients, how it lays out its arrays and whether it
+    computes in float32 is found by names, by shapes, and by what makes the *forward* pass agree; never by whether a
+    gradient agrees.
+
+    Parameters
+    ----------
+    layer
+        An object with forward and backward methods; a pair of functions ``forward(x, weight, bias) -> (output, cache)``
+        and ``backward(upstream, cache) -> (dx, dweight, dbias)``; or a list of such, one for each child of the
+        reference, which is an nn.Sequential then. Its parameters are overwritten by the reference's.
+    reference
+        The torch.nn module it should equal. For a loss, a loss module or a function of (prediction, target) in torch;
+        at the end of an nn.Sequential, the list's last member is the loss.
+    x
+        Input in the layer's own layout.
+    y
+        The target of a loss, as torch takes it.
+    upstream
+        dL/d(output) in the layer's own layout; random if not given. Ones hide whole classes of mistakes.
+    adapter
+        Where things are, if they are not found. For a loss, ``forward`` and ``backward`` are functions of
+        ``(loss, x, y)``.
+    layouts
+        By ``x``, ``output`` or torch's parameter name: "NHWC", "HWIO", "IO"; what is not given is found.
+    dtype
+        float32 or float64; if not given, float32 for a layer that computes in float32 whatever it is given.
+    probes, seed, strict_kinks, title
+        As in `manual_bp.verify`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    ManualBPError
+        If something cannot be found, or the layer raises.
+    """
+    data = as_array("x", x)
+    common: dict[str, Any] = {"probes": probes, "seed": seed, "strict_kinks": strict_kinks}
+    said = {**(adapter.layouts if adapter else {}), **(layouts or {})}
+    target = None if y is None else as_array("y", y)
+    if isinstance(layer, list):
+        return _verify_list(layer, reference, data, target, upstream, said, dtype, title, common)
+    name = title or getattr(layer[0] if isinstance(layer, tuple) else layer, "__name__", type(layer).__name__)
+    if _is_loss(reference):
+        return _verify_loss(layer, reference, data, target, adapter, dtype, name, common)
+    if upstream is None and y is not None:
+        upstream = y
+    module = _torch_side.layer_reference.checked(reference)
+    known = match(*_as_layer(layer, adapter, module), data, said)
+    chain = [_Link("output", "", known)]
+    return _run(chain, known.module, None, data, None, upstream, dtype, name, common)
+
+
+def _is_loss(reference: Any) -> bool:
+    side = _torch_side.layer_reference
+    return side.is_loss(reference) or (callable(reference) and not side.is_module(reference))
+
+
+def _as_layer(layer: Any, adapter: Adapter | None, module: Any) -> tuple[Any, Any, Adapter | None]:
+    """Functions as an object; the rest as it is."""
+    if not isinstance(layer, tuple):
+        return layer, module, adapter
+    pair = Pair(layer[0], layer[1], tuple(_torch_side.layer_reference.shapes(module)))
+    pair.hold(_torch_side.layer_reference.parameters(module))
+    return pair, module, adapter or pair.adapter()
+
+
+# ---------------------------------------------------------------------- layers
+
+
+@dataclass(frozen=True)
+class _Link:
+    """One layer of a chain: the name of its output, and the prefix of its parameters, in the reference."""
+
+    name: str
+    prefix: str
+    known: Matched
+
+    def own(self, params: Mapping[str, Array]) -> dict[str, Array]:
+        """Its parameters, by its module's own names."""
+        return {name: params[self.prefix + name] for name in self.known.wired.wiring}
+
+
+def _verify_list(
+    layers: list[Any],
+    reference: Any,
+    x: Array,
+    y: Array | None,
+    upstream: Any,
+    said: Mapping[str, str],
+    dtype: str | None,
+    title: str,
+    common: dict[str, Any],
+) -> Report:
+    side = _torch_side.layer_reference
+    children, loss = side.split_sequence(side.checked(reference))
+    if len(layers) != len(children) + (loss is not None):
+        raise ManualBPError(
+            f"there are {len(layers)} layers, but the reference has {len(children) + (loss is not None)} modules",
+            hint="give one module a layer; an nn.Sequential inside stands for a layer with its activation in it",
+        )
+    chain: list[_Link] = []
+    current, view = x, None
+    for (name, child), layer in zip(children, layers, strict=False):
+        own = {key.removeprefix(f"{name}."): v for key, v in said.items() if key.startswith(f"{name}.")}
+        own |= {"x": said["x"]} if not chain and "x" in said else {}
+        known = match(*_as_layer(layer, None, child), current, own, x_view=view)
+        chain.append(_Link(name, f"{name}.", known))
+        view = known.output
+        current = known.sample
+    module = side.sequence([(link.name, link.known.module) for link in chain])
+    judged = None
+    if loss is not None:
+        if y is None:
+            raise ManualBPError("a loss needs its target", hint="give y=...")
+        y = side.fitting_target(loss, chain[-1].known.output.to_torch(current), y)
+        judged = LossObject(layers[-1], Adapter(), loss, view=view)
+        judged.settle(current, y)
+    return _run(chain, module, judged, x, y, upstream, dtype, title or "layers", common)
+
+
+def _run(
+    chain: list[_Link],
+    module: Any,
+    loss: LossObject | None,
+    x: Array,
+    y: Array | None,
+    upstream: Any,
+    dtype: str | None,
+    title: str,
+    common: dict[str, Any],
+) -> Report:
+    first, last = chain[0].known, chain[-1].known
+    notes: list[str] = []
+    if dtype is None and any(link.known.single for link in chain):
+        dtype = "float32"
+        notes.append("it computes in float32 whatever it is given; judged in float32")
+    given = None if upstream is None else last.output.to_torch(as_array("upstream", upstream))
+    own_dtype = np.dtype(dtype or (x.dtype if x.dtype in (np.float32, np.float64) else np.float64))
+
+    def candidate(params: Mapping[str, Array], x: Any, y: Any) -> dict[str, Any]:
+        reported: dict[str, Any] = {}
+        start = current = first.x.to_layer(x)
+        for link in chain:
+            current = link.known.wired.forward(link.own(params), current)
+            reported[link.name] = link.known.output.to_torch(current)
+        if not np.shares_memory(start, x):
+            x[...] = first.x.to_torch(start)  # a layer that works on its input in place is seen to do so
+        if loss is None:
+            gradient: Any = last.output.to_layer(np.array(y))
+        else:
+            reported["loss"] = loss.forward(current, y)
+            gradient = loss.backward(current, y)
+            reported[chain[-1].name + GRAD] = _torch_or_none(last.output, gradient)
+        for at, link in reversed(list(enumerate(chain))):
+            if gradient is None:
+                break
+            gradient, found = link.known.wired.backward(link.own(params), np.array(gradient))
+            reported |= {link.prefix + name: value for name, value in found.items()}
+            if at or x.dtype.kind == "f":
+                reported[(chain[at - 1].name if at else "x") + GRAD] = _torch_or_none(link.known.x, gradient)
+            notes.extend(link.known.wired.notes)
+        return {name: _like(value, own_dtype, notes) for name, value in reported.items() if value is not None}
+
+    report = verify(
+        candidate,
+        module,
+        x=first.x.to_torch(x),
+        y=y if loss is not None else given,
+        loss=loss.reference if loss is not None else None,
+        dtype=dtype,
+        title=title,
+        **common,
+    )
+    return replace(report, notes=(*report.notes, *dict.fromkeys(notes)))
+
+
+def _torch_or_none(view: View, value: Any) -> Array | None:
+    return None if value is None else np.array(view.to_torch(np.asarray(value)))
+
+
+def _like(value: Any, dtype: np.dtype[Any], notes: list[str]) -> Array:
+    """Whole numbers and masks as numbers; float64 that was made of float32 as float32, which only rounds once more."""
+    array = np.asarray(value)
+    if array.dtype.kind in "iub" or (array.dtype == np.float64 and dtype == np.float32):
+        if array.dtype.kind == "f":
+            notes.append("it returns float64 for float32; compared as float32")
+        return array.astype(dtype)
+    return array
+
+
+# ---------------------------------------------------------------------- losses
+
+
+def _verify_loss(
+    layer: Any,
+    reference: Any,
+    x: Array,
+    y: Array | None,
+    adapter: Adapter | None,
+    dtype: str | None,
+    title: str,
+    common: dict[str, Any],
+) -> Report:
+    if y is None:
+        raise ManualBPError("a loss needs its target", hint="give y=...")
+    y = _torch_side.layer_reference.fitting_target(reference, x, y)
+    loss = LossObject(layer, adapter or Adapter(), reference)
+    notes: list[str] = []
+    if loss.settle(x, y) and dtype is None and x.dtype != np.float32:
+        dtype = "float32"
+        notes.append("it computes in float32 whatever it is given; judged in float32")
+    if common["probes"] == "all" and x.dtype.kind == "f" and x.min() >= 0 and x.max() <= 1:
+        common = {**common, "probes": within(x, y, seed=common["seed"])}
+    own_dtype = np.dtype(dtype or (x.dtype if x.dtype in (np.float32, np.float64) else np.float64))
+
+    def candidate(_params: Mapping[str, Array], x: Any, y: Any) -> dict[str, Any]:
+        value, gradient = loss.forward(x, y), loss.backward(x, y)
+        reported = {"loss": value} if gradient is None else {"loss": value, "x.grad": gradient}
+        return {name: _like(value, own_dtype, notes) for name, value in reported.items()}
+
+    report = verify(candidate, _itself, x=x, y=y, loss=reference, dtype=dtype, title=title, **common)
+    return replace(report, notes=(*report.notes, *dict.fromkeys(notes)))
+
+
+def _itself(x: Any) -> Any:
+    """What stands in front of a loss that is judged alone."""
+    return x

@@ -1,0 +1,149 @@
+"""How an array of a layer's corresponds to torch's: which axes, in which order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+from manual_bp.errors import ManualBPError
+from manual_bp.layouts import TORCH_ORDER, parse, sizes_of
+from manual_bp.trace import Array
+
+
+@dataclass(frozen=True)
+class View:
+    """One array in two layouts.
+
+    Attributes
+    ----------
+    layer, torch
+        Its shape on either side.
+    opened
+        The layer's shape without its ones, and with axes opened that hold several of torch's.
+    axes
+        Torch's order: axis k is ``opened``'s axis ``axes[k]``.
+    """
+
+    layer: tuple[int, ...]
+    torch: tuple[int, ...]
+    opened: tuple[int, ...]
+    axes: tuple[int, ...]
+
+    def to_torch(self, array: Array) -> Array:
+        """The array as torch has it; one of another shape stays as it is, and is judged by that."""
+        if not same_but_ones(array.shape, self.layer):
+            return array
+        return np.ascontiguousarray(array.reshape(self.opened).transpose(self.axes)).reshape(self.torch)
+
+    def to_layer(self, array: Array) -> Array:
+        """Torch's array as the layer has it."""
+        moved = array.reshape([self.opened[a] for a in self.axes])
+        return np.ascontiguousarray(moved.transpose(np.argsort(self.axes))).reshape(self.layer)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the order of the elements is torch's own."""
+        return self.axes == tuple(range(len(self.axes)))
+
+
+def same_but_ones(a: Iterable[int], b: Iterable[int]) -> bool:
+    """Equal shapes, axes of size one aside."""
+    return [n for n in a if n != 1] == [n for n in b if n != 1]
+
+
+def identity(shape: tuple[int, ...]) -> View:
+    """The same on both sides."""
+    return View(shape, shape, shape, tuple(range(len(shape))))
+
+
+#: Orders of axes in use, tried before the others: kernels as HWIO, IOHW, OHWI, HWOI, those of one dimension alike,
+#: images as NHWC, HWCN, CHWN.
+_USUAL = (
+    (0, 1),
+    (1, 0),
+    (0, 1, 2, 3),
+    (3, 2, 0, 1),
+    (1, 0, 2, 3),
+    (0, 3, 1, 2),
+    (2, 3, 0, 1),
+    (0, 1, 2),
+    (2, 1, 0),
+    (0, 2, 1),
+)
+_INPUTS = {
+    2: ((0, 1), (1, 0)),
+    3: ((0, 1, 2), (0, 2, 1), (1, 0, 2), (2, 0, 1), (1, 2, 0), (2, 1, 0)),
+    4: ((0, 1, 2, 3), (0, 3, 1, 2), (3, 2, 0, 1), (3, 0, 1, 2)),
+    5: ((0, 1, 2, 3, 4), (0, 4, 1, 2, 3)),
+}
+
+
+def views(layer: tuple[int, ...], torch: tuple[int, ...]) -> Iterator[View]:
+    """All orders of axes under which an array of the one shape may be one of the other, torch's own first."""
+    opened, wanted = (tuple(n for n in shape if n != 1) for shape in (layer, torch))
+    if sorted(opened) != sorted(wanted):
+        return
+    every = permutations(range(len(opened))) if len(opened) <= 5 else iter([tuple(range(len(opened)))])
+    usual = (axes for axes in _USUAL if len(axes) == len(opened))
+    for axes in dict.fromkeys([*usual, *every]):
+        if tuple(opened[a] for a in axes) == wanted:
+            yield View(layer, torch, opened, axes)
+
+
+def input_views(shape: tuple[int, ...], channels: int | None) -> Iterator[View]:
+    """Ways to read an input: torch's order, channels or the batch last, or a single channel without an axis."""
+    for axes in _INPUTS.get(len(shape), (tuple(range(len(shape))),)):
+        yield View(shape, tuple(shape[a] for a in axes), shape, axes)
+    if channels == 1:
+        plain = tuple(range(len(shape)))
+        yield View(shape, (shape[0], 1, *shape[1:]), shape, plain)
+        yield View(shape, (1, *shape), shape, plain)
+
+
+def output_views(layer: tuple[int, ...], torch: tuple[int, ...], x: View) -> Iterator[View]:
+    """Ways to read an output; as the input is read, and flattened from such an input, before any other."""
+    if len(x.axes) == len(layer) == len(torch) and tuple(layer[a] for a in x.axes) == torch:
+        yield View(layer, torch, layer, x.axes)
+    if not x.plain and layer == torch and layer == (x.torch[0], math.prod(x.torch[1:])):
+        yield View(layer, torch, x.opened, x.axes)
+    yield from views(layer, torch)
+
+
+def view_of(text: str, layer: tuple[int, ...], torch: tuple[int, ...] | None, near: Iterable[tuple[int, ...]]) -> View:
+    """The view that a layout such as "HWIO" or "N(HWC)" means.
+
+    Parameters
+    ----------
+    torch
+        Torch's shape, or None for an input, whose shape follows from the layout.
+    near
+        Shapes of tensors nearby, from which sizes inside a group are read.
+    """
+    layout = parse(text)
+    if len(layout.axes) != len(layer):
+        raise ManualBPError(
+            f"layout {text!r} has {len(layout.axes)} axes, but the array has shape {layer}",
+            hint="name every axis of the array as it is stored",
+        )
+    sizes = sizes_of(layout, layer, near)
+    letters = layout.letters
+    order = sorted(letters, key=TORCH_ORDER.index)
+    axes = tuple(letters.index(c) for c in order)
+    opened = tuple(sizes[c] for c in letters)
+    return View(layer, torch or tuple(opened[a] for a in axes), opened, axes)
+
+
+def agreement(found: Array, expected: Array) -> tuple[float, float]:
+    """How well two arrays agree: the share of elements that are equal but for rounding, and the correlation."""
+    if found.shape != expected.shape:
+        return (-1.0, -1.0)
+    if not found.size:
+        return (1.0, 1.0)
+    close = np.isclose(found, expected, rtol=1e-3, atol=1e-3 * float(np.abs(expected).max()))
+    a, b = found.ravel() - found.mean(), expected.ravel() - expected.mean()
+    scale = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return (float(close.mean()), float(a @ b) / scale if scale else 0.0)

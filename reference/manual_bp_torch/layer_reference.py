@@ -1,0 +1,212 @@
+"""What `manual_bp.verify_layer` asks of the module that a layer should equal."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from manual_bp.errors import ManualBPError
+from manual_bp.trace import Array
+from manual_bp_torch.modules import HalfSquaredError
+
+
+def checked(reference: Any) -> nn.Module:
+    """The module itself, a copy.
+
+    Raises
+    ------
+    ManualBPError
+        If it is none.
+    """
+    if not isinstance(reference, nn.Module):
+        what = "a class" if isinstance(reference, type) else f"a {type(reference).__name__}"
+        raise ManualBPError(
+            f"the reference of a layer is {what}", hint="give a torch.nn module, such as nn.Conv2d(3, 8, 3)"
+        )
+    return copy.deepcopy(reference)
+
+
+def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of the parameters, by name; and of the running statistics, where the module normalises by them."""
+    found = {name: tuple(p.shape) for name, p in module.named_parameters()}
+    return found | {
+        f"{prefix}.{name}".lstrip("."): tuple(b.shape)
+        for prefix, child in module.named_modules()
+        if not child.training
+        for name, b in child.named_buffers(recurse=False)
+        if name in ("running_mean", "running_var")
+    }
+
+
+def parameters(module: nn.Module) -> dict[str, Array]:
+    """Parameters and running statistics in float64, by name."""
+    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: state[name].detach().double().numpy().copy() for name in shapes(module)}
+
+
+def frozen(module: nn.Module) -> frozenset[str]:
+    """Names of what is not to be redrawn: frozen parameters, running statistics."""
+    trained = {name for name, p in module.named_parameters() if p.requires_grad}
+    return frozenset(shapes(module)) - trained
+
+
+def without(module: nn.Module, absent: Collection[str]) -> nn.Module:
+    """The module with these parameters zero and frozen: the layer has none such."""
+    if not absent:
+        return module
+    changed = copy.deepcopy(module)
+    for name, parameter in changed.named_parameters():
+        if name in absent:
+            parameter.requires_grad_(False)
+            parameter.zero_()
+    return changed
+
+
+def selections(module: nn.Module) -> Iterator[nn.Module]:
+    """The module; and of a recurrent one, which returns a tuple, what a layer may return: all outputs, or the last."""
+    if not isinstance(module, nn.RNNBase):
+        yield module
+        return
+    axis = 1 if module.batch_first else 0
+    yield _hooked(module, lambda out: out[0])
+    yield _hooked(module, lambda out: out[0].select(axis if out[0].dim() == 3 else 0, -1))
+
+
+def _hooked(module: nn.Module, select: Any) -> nn.Module:
+    changed = copy.deepcopy(module)
+    changed.register_forward_hook(lambda _module, _inputs, output: select(output))
+    return changed
+
+
+def forward(module: nn.Module, params: Mapping[str, Array], x: Array) -> Array:
+    """The module's output in float64.
+
+    Raises
+    ------
+    ManualBPError
+        If the module cannot work with that input; in torch's words.
+    """
+    wide = copy.deepcopy(module).double()
+    state = {name: torch.from_numpy(np.array(a, np.float64)) for name, a in params.items()}
+    data = torch.from_numpy(np.array(x, dtype=np.float64 if x.dtype.kind == "f" else np.int64))
+    try:
+        with torch.no_grad():
+            out = functional_call(wide, state, (data,))
+    except Exception as error:
+        said = str(error).strip().splitlines()
+        raise ManualBPError(
+            f"the reference cannot work with an input of shape {x.shape}: {said[0] if said else type(error).__name__}",
+            hint="give x as the layer takes it, and a reference of the same sizes",
+        ) from error
+    if isinstance(out, (tuple, list)):
+        out = next(part for part in out if isinstance(part, Tensor))
+    found: Array = out.numpy()
+    return found
+
+
+def is_module(value: object) -> bool:
+    """Whether it is a torch.nn module, or the class of one."""
+    return isinstance(value, nn.Module) or (isinstance(value, type) and issubclass(value, nn.Module))
+
+
+def is_loss(module: object) -> bool:
+    """Whether it takes a target besides its input."""
+    return isinstance(module, nn.modules.loss._Loss | HalfSquaredError)
+
+
+def loss_value(module: Any, x: Array, y: Array) -> Array:
+    """The loss in float64.
+
+    Raises
+    ------
+    ManualBPError
+        If it cannot work with these shapes; in torch's words.
+    """
+    target = torch.from_numpy(np.array(y, dtype=np.float64 if y.dtype.kind == "f" else np.int64))
+    try:
+        with torch.no_grad():
+            wide = copy.deepcopy(module).double() if isinstance(module, nn.Module) else module
+            out = wide(torch.from_numpy(np.array(x, dtype=np.float64)), target)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        name = getattr(module, "__name__", type(module).__name__)
+        raise ManualBPError(
+            f"the reference {name} cannot work with x {x.shape} and y {y.shape}: {str(error).splitlines()[0]}",
+            hint="give the target as torch's loss wants it; the layer's own form is found from it",
+        ) from error
+    found: Array = out.numpy()
+    return found
+
+
+def fitting_target(reference: object, x: Array, y: Array) -> Array:
+    """The target as torch wants it: as many numbers as the prediction has in the prediction's shape, and as numbers.
+
+    Raises
+    ------
+    ManualBPError
+        If it does not fit; torch would broadcast it.
+    """
+    others = nn.CrossEntropyLoss | nn.NLLLoss | nn.CosineEmbeddingLoss | nn.MultiMarginLoss | nn.MultiLabelMarginLoss
+    elementwise = is_loss(reference) and not isinstance(reference, others)
+    if not elementwise:
+        return y
+    if y.size != x.size:
+        raise ManualBPError(
+            f"the target has shape {y.shape}, the prediction {x.shape}", hint="give one target a prediction"
+        )
+    return y.reshape(x.shape) if y.dtype.kind == "f" else y.reshape(x.shape).astype(x.dtype)
+
+
+def log_loss(loss: object) -> tuple[str, str] | None:
+    """Kind and reduction of a loss made of logarithms, see `manual_bp.guards`; None for any other or a weighted one."""
+    kinds = ((nn.CrossEntropyLoss, "softmax"), (nn.BCEWithLogitsLoss, "sigmoid"), (nn.BCELoss, "probability"))
+    kind = next((word for known, word in kinds if type(loss) is known), None)
+    own: Any = loss
+    if kind is None or own.weight is not None or own.reduction == "none":
+        return None
+    changed = getattr(own, "pos_weight", None) is not None or getattr(own, "label_smoothing", 0.0) > 0
+    return None if changed else (kind, str(own.reduction))
+
+
+def takes_classes(module: object) -> bool:
+    """Whether its target may be class indices."""
+    return isinstance(module, nn.CrossEntropyLoss | nn.NLLLoss)
+
+
+def channels(module: nn.Module) -> int | None:
+    """Number of input channels, of modules that have them."""
+    found = getattr(module, "in_channels", None) or getattr(module, "num_features", None)
+    return found if isinstance(found, int) else None
+
+
+def split_sequence(module: nn.Module) -> tuple[list[tuple[str, nn.Module]], nn.Module | None]:
+    """The named children of an nn.Sequential, a loss at its end apart.
+
+    Raises
+    ------
+    ManualBPError
+        If it is no nn.Sequential.
+    """
+    if not isinstance(module, nn.Sequential):
+        raise ManualBPError(
+            f"the reference of a list of layers is a {type(module).__name__}",
+            hint="give an nn.Sequential with one module a layer",
+        )
+    children = list(module.named_children())
+    last = children[-1][1] if children else None
+    if last is not None and is_loss(last):
+        return children[:-1], last
+    return children, None
+
+
+def sequence(children: list[tuple[str, nn.Module]]) -> nn.Module:
+    """Named modules one after another."""
+    chain = nn.Sequential()
+    for name, child in children:
+        chain.add_module(name, child)
+    return chain
