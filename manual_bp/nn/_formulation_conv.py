@@ -22,8 +22,8 @@ from ._window import Index
 def forward(x: Array, weight: Array, bias: Array | None, plan: ConvPlan) -> Array:
     """Output y (N, O, *P) of x (N, C, *L), weight (O, C/G, *K) and bias (O,).
 
-    Y = W X + b with the kernels as rows of W (G, O/G, C/G K) and the windows as columns of X (G, C/G K, P M). May lie in
-    memory with the batch innermost.
+    Y = W X + b with the kernels as rows of W (G, O/G, C/G K) and the windows as columns of X (G, C/G K, P M). In
+    memory the batch may lie innermost.
     """
     if plan.part < len(x):
         y = np.empty((len(x), plan.out_channels, *plan.outputs), x.dtype)
