@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     "--probe", "names", multiple=True, default=("all",), metavar="NAME|all", help="Only this probe; may be repeated."
 )
 @click.option("--weights", type=click.Path(), metavar="FILE.npz", help="Use these weights in the first probe.")
+@click.option(
+    "--fixture", type=click.Path(), metavar="FILE", help="What a dump answers, if it holds numbers alone (see: export)."
+)
 @click.option("--strict-kinks", is_flag=True, help="Make another subgradient at a kink a difference.")
 @click.option("--power", is_flag=True, help="Plant mistakes, and count which of them these very probes reveal.")
 @click.option(
@@ -44,6 +47,7 @@ def command(
     batch: int,
     names: tuple[str, ...],
     weights: str | None,
+    fixture: str | None,
     strict_kinks: bool,
     power: bool,
     keep_arrays: str | None,
@@ -64,10 +68,12 @@ def command(
         raise click.UsageError("--power is for the built-in networks: it plants mistakes in their layers")
     if target.endswith(".py") or ".py:" in target:
         report = _case(target, context, dtype, seed, names, strict_kinks, keep)
+    elif target.endswith(".case.npz"):
+        report = _saved(target, strict_kinks, keep)
     elif target.endswith((".npz", ".safetensors")) or os.path.isdir(target):
         if keep is not None:
             raise click.UsageError("--keep-arrays is of no use here: a dump holds the whole arrays already")
-        report = _dump(target, names, strict_kinks)
+        report = _dump(target, names, fixture, strict_kinks)
     else:
         lesson = _shows_lesson(format_, outputs)
         report = _network(
@@ -175,12 +181,27 @@ def _case(
     return replace(report, command=shlex.join(["manual-bp", "compare", target]))
 
 
-def _dump(target: str, names: tuple[str, ...], strict_kinks: bool) -> Report:
+def _saved(target: str, strict_kinks: bool, keep: Kept | None) -> Report:
+    """A network and its numbers as ``manual-bp fuzz`` saved them."""
+    from manual_bp.equations import describe
+    from manual_bp.fuzz.case import load
+    from manual_bp.runner import judge_network
+
+    network, probe = load(target)
+    command = shlex.join(["manual-bp", "compare", target])
+    return judge_network(describe(network), [probe], strict_kinks=strict_kinks, command=command, keep=keep)
+
+
+def _dump(target: str, names: tuple[str, ...], fixture: str | None, strict_kinks: bool) -> Report:
     """Numbers that another program wrote."""
     from manual_bp.dumps import judge_dump
 
-    del names
-    return judge_dump(target, strict_kinks=strict_kinks)
+    if "all" not in names:
+        raise click.UsageError("--probe is of no use here: a dump is one probe, a folder of dumps one of each")
+    answered = ["--fixture", fixture] if fixture else []
+    again = ["manual-bp", "compare", target, *answered, *(["--strict-kinks"] if strict_kinks else [])]
+    with progress(2, what=f"comparing {target}") as tick:
+        return judge_dump(target, fixture=fixture, strict_kinks=strict_kinks, progress=tick, command=shlex.join(again))
 
 
 def _command(
