@@ -12,6 +12,7 @@ from manual_bp import _torch_side
 from manual_bp.candidate import Given, Naming, as_array, call, mutated, to_trace
 from manual_bp.compare import Item, compare
 from manual_bp.errors import ManualBPError
+from manual_bp.guards import LogLoss, guarded
 from manual_bp.kept import Kept
 from manual_bp.report import Check, Finding, ProbeInfo, Report
 from manual_bp.trace import GRAD, Array, Equation, Mutation, Trace
@@ -31,7 +32,7 @@ def verify(
     params: Mapping[str, Any] | None = None,
     names: Mapping[str, str] | None = None,
     layouts: Mapping[str, str] | None = None,
-    probes: Sequence[str] | str | None = "all",
+    probes: Sequence[str | Variant] | str | None = "all",
     dtype: str | None = None,
     seed: int = 0,
     complete: bool = False,
@@ -66,6 +67,7 @@ def verify(
         `manual_bp.layouts`. Parameters and inputs are handed over in that layout, too.
     probes
         "all", or names of probes, or None for the given data alone. A mapping as candidate has the given data alone.
+        A `manual_bp.variants.Variant` is a probe of your own.
     dtype
         "float32" or "float64"; x's own if it is one of them, else float64. Everything is converted to it.
     complete
@@ -138,6 +140,7 @@ def _judge(
 ) -> tuple[tuple[Check, ...], list[Finding]]:
     setting = session.setting(probe)
     found, structure = session.judge.record(setting)
+    session.naming.call_output(None if "output" in found.values else structure.output)
     session.steps = session.steps or session.judge.steps(found, structure)
     expected = {name: tuple(t.shape) for name, t in {**found.values, **found.grads}.items()}
     shapes = [shape for shape in expected.values() if len(shape) > 2]
@@ -148,12 +151,17 @@ def _judge(
     reported = run(given, x, y)
     session.params_used |= given.used
     trace = to_trace(reported, naming, expected, shapes)
+    for name in session.program.frozen():
+        trace.pop(name + GRAD, None)  # nobody asked for it
     changed = list(mutated(kept, {**dict(dict.items(given)), "x": x, "y": y}))
     items = session.judge.items(setting, trace, found, structure, formulas)
     unasked = session.judge.unasked(structure)
     items = tuple(item for item in items if item.quantity.name in trace or item.quantity.name not in unasked)
     wanted = items if complete else tuple(item for item in items if item.quantity.name in trace)
     checks = compare(wanted, trace, probe=probe.name, strict_kinks=strict_kinks)
+    if any(c.status in ("wrong", "nonfinite") and c.name in ("loss", f"{structure.output}{GRAD}") for c in checks):
+        wanted = _with_guards(session, setting, wanted, trace, found, structure.output)
+        checks = compare(wanted, trace, probe=probe.name, strict_kinks=strict_kinks)
     checks, findings = _settle_reference(session, setting, trace, found, structure, checks, probe.name)
     for name in dict.fromkeys(naming.reference_name(n) for n in changed):
         text = f"the candidate changed {name!r}, which it was given, in place; work on a copy"
@@ -164,6 +172,18 @@ def _judge(
     if not complete:
         findings += _coverage(items, trace, probe.name)
     return checks, findings
+
+
+def _with_guards(
+    session: _Session, setting: Any, items: tuple[Item, ...], trace: Trace, found: Any, output: str | None
+) -> tuple[Item, ...]:
+    """Guarded logarithms in the loss as other right answers, where the loss is made of logarithms."""
+    kind = _torch_side.layer_reference.log_loss(session.program.loss)
+    if kind is None or output is None or found.values[output].dim() not in (1, 2):
+        return items
+    x = trace.get(output, found.values[output].numpy())
+    u = session.judge.precision.u
+    return guarded(items, LogLoss(*kind), output, x, setting.y.numpy(), u=u)
 
 
 def _settle_reference(
@@ -342,14 +362,16 @@ class _Session:
             self._tensors(probe.params), self._tensor(probe.x), self._tensor(probe.y)
         )
 
-    def probes(self, wanted: Sequence[str] | str) -> list[Variant]:
+    def probes(self, wanted: Sequence[str | Variant] | str) -> list[Variant]:
         """The given data first, then variants of it."""
         trained = self.program.trained(self._tensors(self.params))
         upstream = self.program.loss is None and isinstance(self.y, np.ndarray)
         every = variants(self.params, trained, self.x, self.y, seed=self.seed, upstream=upstream)
         if wanted == "all":
             return every
-        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        if own := [probe for probe in wanted if isinstance(probe, Variant)]:
+            return [every[0], *(replace(p, params=self.params) if not p.params else p for p in own)]
+        names = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]
         known = {probe.name: probe for probe in every}
         for name in names:
             if name not in known:
