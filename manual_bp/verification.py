@@ -11,6 +11,8 @@ import numpy as np
 from manual_bp import _torch_side
 from manual_bp.candidate import Given, Naming, as_array, call, mutated, to_trace
 from manual_bp.compare import Item, compare
+from manual_bp.diagnose import Case as DiagnosisCase
+from manual_bp.diagnose import Evidence, attach, place_of
 from manual_bp.errors import ManualBPError
 from manual_bp.guards import LogLoss, guarded
 from manual_bp.kept import Kept
@@ -113,7 +115,7 @@ def verify(
         checks += found
         findings += said
         infos.append(ProbeInfo(name=probe.name, description=probe.description, batch=_batch(probe.x), seed=seed))
-    return make_report(
+    report = make_report(
         network=title or session.name,
         title=title,
         dtype=session.dtype,
@@ -127,6 +129,35 @@ def verify(
         partial=partial,
         torch_version=_torch_side.torch_version(),
     )
+    if session.evidence is None:
+        return report
+    session.evidence.locate = lambda _: place_of(candidate) if callable(candidate) else ""
+    own = not isinstance(probes, str) and any(isinstance(p, Variant) for p in probes or ())
+    session.evidence.more = None if fixed or own else _more(session, run, strict_kinks)
+    return attach(report, session.evidence)
+
+
+def _cases(session: _Session, name: str) -> list[DiagnosisCase]:
+    return session.evidence.cases(name) if session.evidence is not None else []
+
+
+def _more(
+    session: _Session, run: Callable[[Given, Any, Any], Any], strict_kinks: bool
+) -> Callable[[str], list[DiagnosisCase]]:
+    """Further probes of a quantity, run where those of the comparison leave several mistakes possible."""
+
+    def more(name: str) -> list[DiagnosisCase]:
+        first, session.evidence = session.evidence, None
+        try:
+            for probe in session.probes("all", seed=session.seed + 1)[1:3]:
+                own = probe if session.params_used else replace(probe, params=session.params)
+                _judge(session, own, run, False, strict_kinks, {}, None)
+            found = _cases(session, name)
+        finally:
+            session.evidence = first
+        return found
+
+    return more
 
 
 def _judge(
@@ -169,6 +200,10 @@ def _judge(
         checks = _blame_mutation(checks, items, name, text, probe.name)
     if keep is not None:
         keep.add(probe.name, wanted, trace, checks)
+    if session.evidence is None:
+        known = expected | {name: tuple(p.shape) for name, p in probe.params.items()}
+        session.evidence = Evidence(_torch_side.describe.graph_of(session.program, structure, known, trace))
+    session.evidence.add(probe.name, trace, probe.y, items, checks, given=probe.params)
     if not complete:
         findings += _coverage(items, trace, probe.name)
     return checks, findings
@@ -283,6 +318,7 @@ class _Session:
             self.y = self._random_upstream()
         self.steps: tuple[Any, ...] = ()
         self.params_used = False
+        self.evidence: Evidence | None = None
 
     def _from_candidate(self, name: str, array: Array) -> Array:
         """x and y may be given as the candidate stores them."""
@@ -362,11 +398,12 @@ class _Session:
             self._tensors(probe.params), self._tensor(probe.x), self._tensor(probe.y)
         )
 
-    def probes(self, wanted: Sequence[str | Variant] | str) -> list[Variant]:
+    def probes(self, wanted: Sequence[str | Variant] | str, *, seed: int | None = None) -> list[Variant]:
         """The given data first, then variants of it."""
+        seed = self.seed if seed is None else seed
         trained = self.program.trained(self._tensors(self.params))
         upstream = self.program.loss is None and isinstance(self.y, np.ndarray)
-        every = variants(self.params, trained, self.x, self.y, seed=self.seed, upstream=upstream)
+        every = variants(self.params, trained, self.x, self.y, seed=seed, upstream=upstream)
         if wanted == "all":
             return every
         if own := [probe for probe in wanted if isinstance(probe, Variant)]:

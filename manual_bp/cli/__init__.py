@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from manual_bp import __version__
+from manual_bp.cli._settings import default_map
 from manual_bp.errors import ManualBPError
 from manual_bp.nn import NNError
 
@@ -22,8 +23,11 @@ _COMMANDS = {
     "compare": "compare",
     "new": "new",
     "networks": "networks",
+    "explain": "explain",
+    "diagnose": "diagnose",
     "render": "render",
     "diff": "diff",
+    "fuzz": "fuzz",
     "export": "export",
     "train": "train",
 }
@@ -56,7 +60,7 @@ def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
     _prefer_utf8()
     try:
-        code = cli.main(prog_name="manual-bp", standalone_mode=False)
+        code = cli.main(prog_name="manual-bp", standalone_mode=False, default_map=default_map())
         code = code if isinstance(code, int) else 0
         sys.stdout.flush()
     except click.exceptions.Abort:

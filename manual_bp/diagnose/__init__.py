@@ -9,8 +9,20 @@ from __future__ import annotations
 
 from ._case import Case
 from ._diagnose import Effort, diagnose, explain
-from ._evidence import Evidence, attach
+from ._evidence import Evidence, attach, searching
 from ._graph import Graph, Step
 from ._locate import in_network, place_of
 
-__all__ = ["Case", "Effort", "Evidence", "Graph", "Step", "attach", "diagnose", "explain", "in_network", "place_of"]
+__all__ = [
+    "Case",
+    "Effort",
+    "Evidence",
+    "Graph",
+    "Step",
+    "attach",
+    "diagnose",
+    "explain",
+    "in_network",
+    "place_of",
+    "searching",
+]

@@ -97,14 +97,18 @@ class Case:
             if self.excused is not None:
                 difference, scale = difference[~self.excused], scale[~self.excused]
             difference = np.where(np.isnan(difference), np.inf, difference)
-            difference = np.where((value == self.claimed)[~self.excused] if self.excused is not None else value == self.claimed, 0.0, difference)
+            difference = np.where(
+                (value == self.claimed)[~self.excused] if self.excused is not None else value == self.claimed,
+                0.0,
+                difference,
+            )
             worst = float(np.max(difference, initial=0.0))
             size = float(np.max(np.where(np.isfinite(scale), scale, 0.0), initial=0.0))
             slack = float(np.max(np.where(np.isfinite(self.allowed), self.allowed, 0.0), initial=0.0))
         return worst <= rough * size + slack
 
     def leftover(self, tree: Node) -> float:
-        """Largest distance of an edited formula from what was reported, in units of the bound; inf if it explains nothing.
+        """Largest distance of an edited formula from what was reported, in units of the bound; inf if beyond it.
 
         The bound is what the check allows plus four times the formula's own rounding error. Where the quantity is
         wrong, what is left must also be small beside what was wrong, else rounding would explain anything.
@@ -117,7 +121,9 @@ class Case:
             if self.allowed.shape == value.shape:
                 bound = bound + self.allowed
             size = np.max(np.abs(np.where(np.isfinite(self.claimed), self.claimed, 0.0)), initial=0.0)
-            bound = bound + 4 * ROUNDOFF[self.dtype] * size  # another formula may cancel numbers of the array's own size
+            bound = (
+                bound + 4 * ROUNDOFF[self.dtype] * size
+            )  # another formula may cancel numbers of the array's own size
             difference = np.abs(value - self.claimed)
             same = (value == self.claimed) | (np.isnan(value) & np.isnan(self.claimed))
             if self.excused is not None:

@@ -167,7 +167,8 @@ def _named(search: Search, found: list[Found], location: str, asked: str) -> Dia
     best = found[0]
     elements = sum(c.reported.size for c in search.wrong)
     explained = f"{elements:,} of {elements:,} elements"
-    evidence = f"{_on(search.wrong, (*search.wrong, *search.right))}, {explained}, largest leftover {best.leftover:.2g} of the bound"
+    where = _on(search.wrong, (*search.wrong, *search.right))
+    evidence = f"{where}, {explained}, largest leftover {best.leftover:.2g} of the bound"
     if search.right:
         others = len(search.right)
         evidence += f"; agrees with the {others} probe{'s' if others > 1 else ''} where the step is right"

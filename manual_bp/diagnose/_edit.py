@@ -25,8 +25,12 @@ class Edit:
         The edited formula.
     cost
         How far-fetched it is; of two that explain the same numbers the cheaper one is named.
-    exact
-        Whether the reported numbers must be representable in a lower precision instead of equal to the tree's.
+    precision
+        The lower precision in which the numbers were computed, if that is the mistake.
+    fitted
+        Whether a number of it was fitted to what was reported.
+    sized
+        Whether it is a factor that depends on the arrays' sizes: another one may have the same value on these.
     """
 
     identifier: str
@@ -35,6 +39,7 @@ class Edit:
     cost: float = 2.0
     precision: str = ""
     fitted: bool = False
+    sized: bool = False
 
 
 def axis_word(kind: Kind, ndim: int, axis: int) -> str:

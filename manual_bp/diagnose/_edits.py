@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,9 @@ from ._graph import Context, Graph
 from ._node import Node, exchange, leaves, mul, node, operand, put, scaled, walk
 
 Shape = tuple[int, ...]
+
+#: A part that stands in several places is edited by itself in so many of them.
+PLACES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +42,14 @@ class Setting:
     target: Shape
     dtype: str
     known_formula: bool = True
-    context: Context = Context()
+    context: Context = field(default_factory=Context)
 
     def earlier(self, name: str) -> bool:
         """Whether a quantity is known when this one is computed, or is an updated parameter."""
+        known = self.graph.reported
+        kept_back = known is not None and name not in known and name not in (INPUT, TARGET)
+        if kept_back and name not in self.graph.parameters():
+            return False  # the reference made it up from what was reported
         own, other = self.order.get(self.quantity, len(self.order)), self.order.get(name)
         return name.endswith(NEW) or other is None or other < own
 
@@ -74,7 +81,8 @@ def _variants(root: Node, old: Node, places: list[tuple[int, ...]], new: Node) -
     """The edit made everywhere, and (dearer) in one place only."""
     yield exchange(root, old, new), "", 0.0
     if len(places) > 1:
-        for i, path in enumerate(places):
+        # in a formula that repeats itself the outermost places are those that somebody writes down by themselves
+        for i, path in enumerate(sorted(places, key=len)[:PLACES]):
             yield put(root, path, new), f" (in one of its {len(places)} places)", 0.3 + 0.01 * i
 
 
@@ -121,8 +129,7 @@ def _inner(s: Setting, part: Node, places: list[tuple[int, ...]]) -> Iterator[Ed
     says = part.says or part.op
     site = Site(part, s.shape_of(part), "activation")
     for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site)):
-        for tree, where, more in _variants(s.root, part, places, new):
-            yield Edit(identifier=identifier, name=f"{says} {words}{where}", tree=tree, cost=cost + 0.6 + more)
+        yield Edit(identifier=identifier, name=f"{says} {words}", tree=exchange(s.root, part, new), cost=cost + 0.6)
     yield from _swaps(s, part, places, says)
 
 
@@ -144,14 +151,19 @@ def _operands(s: Setting) -> Iterator[Edit]:
             for by in (-1.0, 2.0, 0.5):
                 text = f"{leaf.says} {'has the wrong sign' if by < 0 else f'is multiplied by {by:g}'}"
                 for tree, where, more in _variants(s.root, leaf, places, scaled(leaf, by)):
-                    yield Edit(identifier="sign-inside" if by < 0 else "constant-factor-inside", name=text + where, tree=tree, cost=2.2 + more)
+                    yield Edit(
+                        identifier="sign-inside" if by < 0 else "constant-factor-inside",
+                        name=text + where,
+                        tree=tree,
+                        cost=2.2 + more,
+                    )
         yield from _swaps(s, leaf, places, leaf.says)
 
 
 def _well_known(s: Setting, leaf: Node, identifier: str, text: str) -> tuple[str, str]:
     """Mistakes that have a name of their own."""
     root = {n.op for _, n in walk(s.root)}
-    weight = leaf.options["name"].endswith(".weight")
+    weight = leaf.says.startswith(("the kernel", "the weight"))
     if weight and {"conv_dx", "conv"} & root:
         backward = "conv_dx" in root
         words = {
@@ -175,23 +187,55 @@ def _well_known(s: Setting, leaf: Node, identifier: str, text: str) -> tuple[str
 
 def _is_multilinear(root: Node) -> bool:
     """Whether scaling an operand scales the result, so that it need not be tried for each operand."""
-    linear = {"mul", "matmul", "conv", "conv_dx", "conv_dw", "sum", "operand", "average_dx", "average", "like", "merge", "inverse_count", "pad", "unpad", "const"}  # fmt: skip
-    return all(n.op in linear for _, n in walk(root))
+    return all(n.op in _LINEAR for _, n in walk(root))
+
+
+_LINEAR = frozenset(
+    [
+        "mul",
+        "matmul",
+        "conv",
+        "conv_dx",
+        "conv_dw",
+        "sum",
+        "operand",
+        "average_dx",
+        "average",
+        "like",
+        "merge",
+        "inverse_count",
+        "pad",
+        "unpad",
+        "const",
+    ]
+)
 
 
 def _swaps(s: Setting, part: Node, places: list[tuple[int, ...]], says: str) -> Iterator[Edit]:
     """Another quantity of the trace in its place, an updated one, or that of the pass before."""
     shape, own = s.shape_of(part), part.options.get("name", "")
     for other, found in s.shapes.items():
-        if found != shape or other in (own, s.quantity) or other.startswith(("right:", "before:")) or not s.earlier(other):
+        if (
+            found != shape
+            or other in (own, s.quantity)
+            or other.startswith(("right:", "before:"))
+            or not s.earlier(other)
+        ):
             continue
         identifier = "operand-updated-early" if other == own + NEW else "operand-swapped"
-        far = 0.0 if _related(s, other) else 0.3
+        far = 0.1 if _related(s, other) else 0.4
         for tree, where, more in _variants(s.root, part, places, operand(other)):
-            yield Edit(identifier=identifier, name=f"{other} in place of {says}{where}", tree=tree, cost=1.3 + far + more)
+            yield Edit(
+                identifier=identifier, name=f"{other} in place of {says}{where}", tree=tree, cost=1.3 + far + more
+            )
     if own and s.shapes.get(f"before:{own}") == shape:
         for tree, where, more in _variants(s.root, part, places, operand(f"before:{own}")):
-            yield Edit(identifier="stale-cache", name=f"{says} is still that of the pass before{where}", tree=tree, cost=1.4 + more)
+            yield Edit(
+                identifier="stale-cache",
+                name=f"{says} is still that of the pass before{where}",
+                tree=tree,
+                cost=1.4 + more,
+            )
 
 
 def _related(s: Setting, other: str) -> bool:
@@ -219,23 +263,77 @@ def _result(s: Setting) -> Iterator[Edit]:
         yield Edit(identifier=named.get(identifier, identifier), name=text, tree=new, cost=cost + 0.4)
     if s.target == site.shape:
         for other, shape in s.shapes.items():
-            if shape == site.shape and other != s.quantity and not other.startswith(("right:", "before:")) and s.earlier(other):
-                text = f"{s.quantity} is {other}, passed on unchanged" if gradient else f"{s.quantity} is a copy of {other}"
-                yield Edit(identifier="operand-swapped", name=text, tree=operand(other), cost=1.5 if _related(s, other) else 1.9)
-                yield Edit(identifier="term-extra", name=f"{other} is added to {s.quantity}", tree=node("add", s.root, operand(other)), cost=2.3)
-                yield Edit(identifier="term-extra", name=f"{other} is subtracted from {s.quantity}", tree=node("add", s.root, scaled(operand(other), -1.0)), cost=2.4)
-                yield Edit(identifier="operand-extra", name=f"{s.quantity} is multiplied with {other}, which does not belong there", tree=mul(s.root, operand(other)), cost=2.2)
+            if (
+                shape == site.shape
+                and other != s.quantity
+                and not other.startswith(("right:", "before:"))
+                and s.earlier(other)
+            ):
+                text = (
+                    f"{s.quantity} is {other}, passed on unchanged"
+                    if gradient
+                    else f"{s.quantity} is a copy of {other}"
+                )
+                yield Edit(
+                    identifier="operand-swapped",
+                    name=text,
+                    tree=operand(other),
+                    cost=1.5 if _related(s, other) else 1.9,
+                )
+                yield Edit(
+                    identifier="term-extra",
+                    name=f"{other} is added to {s.quantity}",
+                    tree=node("add", s.root, operand(other)),
+                    cost=2.3,
+                )
+                yield Edit(
+                    identifier="term-extra",
+                    name=f"{other} is subtracted from {s.quantity}",
+                    tree=node("add", s.root, scaled(operand(other), -1.0)),
+                    cost=2.4,
+                )
+                yield Edit(
+                    identifier="operand-extra",
+                    name=f"{s.quantity} is multiplied with {other}, which does not belong there",
+                    tree=mul(s.root, operand(other)),
+                    cost=2.2,
+                )
                 mask = node("greater", operand(other), than=0.0)
-                yield Edit(identifier="mask-extra", name=f"{s.quantity} is masked by {other} > 0", tree=mul(s.root, mask), cost=2.1)
+                yield Edit(
+                    identifier="mask-extra",
+                    name=f"{s.quantity} is masked by {other} > 0",
+                    tree=mul(s.root, mask),
+                    cost=2.1,
+                )
         if s.shapes.get(f"before:{s.quantity}") == site.shape:
-            yield Edit(identifier="stale-cache", name=f"{s.quantity} is still that of the pass before", tree=operand(f"before:{s.quantity}"), cost=2.3)
+            yield Edit(
+                identifier="stale-cache",
+                name=f"{s.quantity} is still that of the pass before",
+                tree=operand(f"before:{s.quantity}"),
+                cost=2.3,
+            )
             both = node("add", s.root, operand(f"before:{s.quantity}"))
-            yield Edit(identifier="term-doubled", name=f"{s.quantity} is added to that of the pass before: it is never set to zero", tree=both, cost=1.4)
+            yield Edit(
+                identifier="term-doubled",
+                name=f"{s.quantity} is added to that of the pass before: it is never set to zero",
+                tree=both,
+                cost=1.4,
+            )
     elif int(np.prod(s.target)) == int(np.prod(site.shape)):
         for order in itertools.permutations(range(site.ndim)):
             if tuple(site.shape[i] for i in order) == s.target and order != tuple(range(site.ndim)):
-                yield Edit(identifier="transposed", name=f"{s.quantity} comes out transposed (axes {order})", tree=node("permute", s.root, axes=order), cost=1.0)
-        yield Edit(identifier="reshaped", name=f"{s.quantity} comes out in another shape", tree=node("reshape", s.root, shape=s.target), cost=1.2)
+                yield Edit(
+                    identifier="transposed",
+                    name=f"{s.quantity} comes out transposed (axes {order})",
+                    tree=node("permute", s.root, axes=order),
+                    cost=1.0,
+                )
+        yield Edit(
+            identifier="reshaped",
+            name=f"{s.quantity} comes out in another shape",
+            tree=node("reshape", s.root, shape=s.target),
+            cost=1.2,
+        )
 
 
 def _whole(s: Setting) -> Iterator[Edit]:

@@ -1,4 +1,4 @@
-"""Edits of one array, an operand or the result: flipped, transposed, moved on, read in another order, cut short, rounded."""
+"""Edits of one array, an operand or the result: flipped, transposed, moved on, reordered, cut short, rounded."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def function_edits(site: Site) -> Iterator[ArrayEdit]:
     """The array put through a function that does not belong there."""
     for name, words in (
         ("square", "squared"), ("sqrt", "replaced by its square root"), ("abs", "replaced by its absolute value"),
-        ("sign", "replaced by its sign"), ("relu", "cut off at 0"), ("reciprocal", "inverted"), ("exp", "exponentiated"),
+        ("sign", "replaced by its sign"), ("relu", "cut off at 0"), ("reciprocal", "inverted"),
+        ("exp", "exponentiated"),
         ("log", "replaced by its logarithm"), ("sigmoid", "put through a sigmoid"), ("tanh", "put through tanh"),
         ("clip -1 1", "clipped to [−1, 1]"), ("clip 0 1", "clipped to [0, 1]"), ("cube", "cubed"),
     ):  # fmt: skip  # a table
@@ -63,7 +64,14 @@ def function_edits(site: Site) -> Iterator[ArrayEdit]:
     yield "complement", "is replaced by one minus itself", 3.0, one_minus(site.node)
 
 
-_FUNCTION = {"square": "squared", "sqrt": "root-extra", "abs": "absolute-value", "relu": "clipped", "clip -1 1": "clipped", "clip 0 1": "clipped"}
+_FUNCTION = {
+    "square": "squared",
+    "sqrt": "root-extra",
+    "abs": "absolute-value",
+    "relu": "clipped",
+    "clip -1 1": "clipped",
+    "clip 0 1": "clipped",
+}
 
 
 def _precision(site: Site, dtype: str) -> Iterator[ArrayEdit]:
@@ -79,9 +87,15 @@ def _turned(site: Site) -> Iterator[ArrayEdit]:
         for chosen in itertools.combinations(axes, count):
             everywhere = len(chosen) == len(site.spatial) and count > 1
             words = "is rotated by 180°" if everywhere else f"is flipped along its {_ordinals(chosen, site.ndim)}"
-            yield ("rotated" if count == len(axes) else "flipped"), words, 1.0 if count == len(axes) else 1.2, node(
-                "flip", a, axes=chosen
+            yield (
+                ("rotated" if count == len(axes) else "flipped"),
+                words,
+                1.0 if count == len(axes) else 1.2,
+                node("flip", a, axes=chosen),
             )
+    for axis in (i for i in range(min(site.ndim, 2)) if site.ndim > 2 and site.long(i)):
+        word = axis_word(site.kind, site.ndim, axis)
+        yield "channels-mixed", f"has its {word}s in reverse order", 1.4, node("flip", a, axes=(axis,))
     for i, j in itertools.combinations(range(site.ndim), 2):
         if site.shape[i] != site.shape[j] or not site.long(i):
             continue
@@ -109,10 +123,17 @@ def _along_axes(site: Site) -> Iterator[ArrayEdit]:
         if not site.long(axis):
             continue
         word = axis_word(site.kind, site.ndim, axis)
-        wrapped = {"example": "batch-misaligned"}.get(word, "channels-mixed" if "channel" in word or "put" in word else "shifted-by-one")
+        wrapped = {"example": "batch-misaligned"}.get(
+            word, "channels-mixed" if "channel" in word or "put" in word else "shifted-by-one"
+        )
         for by in (1, -1):
             side = "previous" if by > 0 else "next"
-            yield wrapped, f"is taken from the {side} {word} (the last one wraps around)", 1.4, node("roll", a, axis=axis, by=by)
+            yield (
+                wrapped,
+                f"is taken from the {side} {word} (the last one wraps around)",
+                1.4,
+                node("roll", a, axis=axis, by=by),
+            )
             yield "shifted-by-one", f"is off by one {word}, zeros moving in", 1.4, node("shift", a, axis=axis, by=by)
         for index, which in ((-1, "last"), (0, "first")):
             yield (
@@ -121,7 +142,10 @@ def _along_axes(site: Site) -> Iterator[ArrayEdit]:
             )  # fmt: skip
             yield _family(word, "dropped"), f"lacks its {which} {word}", 1.2, node("without", a, axis=axis, index=index)
             yield (
-                "broadcast", f"is that of the {which} {word} for all of them", 1.6, node("spread", a, axis=axis, index=index)
+                "broadcast",
+                f"is that of the {which} {word} for all of them",
+                1.6,
+                node("spread", a, axis=axis, index=index),
             )
     yield from _pooled(site)
 
@@ -135,7 +159,9 @@ def _family(word: str, what: str) -> str:
 
 def _pooled(site: Site) -> Iterator[ArrayEdit]:
     axes = tuple(i for i in range(site.ndim) if site.long(i))
-    groups = [(i,) for i in axes] + ([site.spatial] if len(site.spatial) > 1 else []) + ([axes] if len(axes) > 1 else [])
+    groups = (
+        [(i,) for i in axes] + ([site.spatial] if len(site.spatial) > 1 else []) + ([axes] if len(axes) > 1 else [])
+    )
     if len(axes) > 2:
         groups += [tuple(i for i in axes if i != j) for j in axes]
     for chosen in dict.fromkeys(groups):
@@ -144,7 +170,12 @@ def _pooled(site: Site) -> Iterator[ArrayEdit]:
         if "channel" in words and "example" not in words:
             name = "channels-summed"
         yield name, f"is the sum over all {words}", 1.6, node("pooled", site.node, axes=chosen, mean=False)
-        yield name.replace("summed", "averaged"), f"is the mean over all {words}", 1.6, node("pooled", site.node, axes=chosen, mean=True)
+        yield (
+            name.replace("summed", "averaged"),
+            f"is the mean over all {words}",
+            1.6,
+            node("pooled", site.node, axes=chosen, mean=True),
+        )
 
 
 def _order(site: Site) -> Iterator[ArrayEdit]:
@@ -155,17 +186,22 @@ def _order(site: Site) -> Iterator[ArrayEdit]:
     orders = {tuple(reversed(range(n)))}
     orders.add((0, *range(2, n), 1))
     for i, j in itertools.combinations(range(n), 2):
-        order = list(range(n))
-        order[i], order[j] = j, i
-        orders.add(tuple(order))
+        swapped = list(range(n))
+        swapped[i], swapped[j] = j, i
+        orders.add(tuple(swapped))
     for order in sorted(orders):
         if [i for i in order if site.shape[i] > 1] == [i for i in range(n) if site.shape[i] > 1]:
             continue
         if all(site.shape[i] == site.shape[k] for i, k in zip(order, range(n), strict=True)) and order == order[::-1]:
             continue
         words = f"is read in another order of its axes ({', '.join(map(str, order))})"
-        yield "order-wrong", words, 1.5, node("reread", site.node, axes=order)
-        yield "order-wrong", f"is filled in another order of its axes ({', '.join(map(str, order))})", 1.5, node("unread", site.node, axes=order)
+        yield "order-wrong", words, 1.2, node("reread", site.node, axes=order)
+        yield (
+            "order-wrong",
+            f"is filled in another order of its axes ({', '.join(map(str, order))})",
+            1.2,
+            node("unread", site.node, axes=order),
+        )
 
 
 def _groups(site: Site) -> Iterator[ArrayEdit]:
@@ -173,10 +209,20 @@ def _groups(site: Site) -> Iterator[ArrayEdit]:
         n = site.shape[axis]
         word = axis_word(site.kind, site.ndim, axis)
         for groups in (k for k in range(2, n) if n % k == 0):
-            yield "groups-mixed", f"has its {word}s counted across {groups} groups, not within them", 1.7, node("shuffle", site.node, axis=axis, groups=groups)
+            yield (
+                "groups-mixed",
+                f"has its {word}s counted across {groups} groups, not within them",
+                1.7,
+                node("shuffle", site.node, axis=axis, groups=groups),
+            )
             for by in (n // groups, -(n // groups)):
                 if abs(by) > 1:
-                    yield "groups-mixed", f"is that of the neighbouring group of {abs(by)} {word}s", 1.7, node("roll", site.node, axis=axis, by=by)
+                    yield (
+                        "groups-mixed",
+                        f"is that of the neighbouring group of {abs(by)} {word}s",
+                        1.7,
+                        node("roll", site.node, axis=axis, by=by),
+                    )
 
 
 def _constants(site: Site) -> Iterator[ArrayEdit]:
@@ -189,13 +235,28 @@ def _cut(site: Site) -> Iterator[ArrayEdit]:
     if site.ndim > 2:
         for margins in itertools.product(range(4 if site.ndim < 5 else 3), repeat=site.ndim - 2):
             if any(margins) and (site.result or len(set(margins)) == 1):
-                yield "border-dropped", f"is 0 at the border ({_times(margins)} wide)", 1.3, node("border", site.node, margins=margins)
+                yield (
+                    "border-dropped",
+                    f"is 0 at the border ({_times(margins)} wide)",
+                    1.3,
+                    node("border", site.node, margins=margins),
+                )
     if site.result:
         for index, which in ((-1, "last"), (0, "first")):
-            yield "single-element", f"has its {which} element left at 0", 1.5, node("element", site.node, index=index, value=0.0)
+            yield (
+                "single-element",
+                f"has its {which} element left at 0",
+                1.5,
+                node("element", site.node, index=index, value=0.0),
+            )
     if site.ndim == 2 and site.shape[0] == site.shape[1]:
         for lower in (True, False):
-            yield "triangle", f"is 0 {'above' if lower else 'below'} the diagonal", 2.0, node("triangle", site.node, lower=lower)
+            yield (
+                "triangle",
+                f"is 0 {'above' if lower else 'below'} the diagonal",
+                2.0,
+                node("triangle", site.node, lower=lower),
+            )
 
 
 def _times(numbers: tuple[int, ...]) -> str:

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from manual_bp.nn._window import Window
-
 from ._edit import axes_words
+from ._edits_windows import WINDOWS
 from ._node import Node, add, const, fn, inverse_count, mul, node, one_minus, scaled, total
 
 #: identifier, name, cost, node
@@ -53,8 +52,18 @@ def _add(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[Part
             yield "term-missing", f"only {says} is there, the other terms are missing", 1.2, add(term)
         for axis, n in enumerate(shapes(term)):
             if n > 1:
-                yield "mean-for-sum", f"{says} is divided by {n}", 2.4, swapped(mul(term, inverse_count(term, (axis,), "1/n")))
-                yield "sum-for-mean", f"{says} is multiplied by the {n} along axis {axis}", 2.4, swapped(mul(term, node("count", term, axes=(axis,))))
+                yield (
+                    "mean-for-sum",
+                    f"{says} is divided by {n}",
+                    2.4,
+                    swapped(mul(term, inverse_count(term, (axis,), "1/n"))),
+                )
+                yield (
+                    "sum-for-mean",
+                    f"{says} is multiplied by the {n} along axis {axis}",
+                    2.4,
+                    swapped(mul(term, node("count", term, axes=(axis,)))),
+                )
     if len(terms) == 2:
         yield "factor-for-term", "the two terms are multiplied, not added", 2.5, mul(*terms)
 
@@ -68,10 +77,11 @@ def _term(part: Node, term: Node, i: int) -> str:
     return f"the term {says}{inside}"
 
 
-def _mul(part: Node, _: Any) -> Iterator[PartEdit]:
+def _mul(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
     factors = part.args
     if len(factors) < 2:
         return
+    yield from _mean(part, shapes)
     for i, factor in enumerate(factors):
         says = _called(factor, f"factor {i + 1}")
         rest = factors[:i] + factors[i + 1 :]
@@ -86,6 +96,19 @@ def _mul(part: Node, _: Any) -> Iterator[PartEdit]:
             yield "mask-inverted", f"{says} is inverted", 1.2, swapped(one_minus(factor))
 
 
+def _mean(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
+    """A sum divided by its count, both over other axes."""
+    a, count = part.args[0], part.args[-1]
+    if len(part.args) != 2 or a.op != "sum" or count.op != "inverse_count" or not a.options["keep"]:
+        return
+    inner, ndim = a.args[0], len(shapes(a.args[0]))
+    for chosen in (tuple(c) for k in range(1, ndim + 1) for c in itertools.combinations(range(ndim), k)):
+        if chosen != a.options["axes"]:
+            words = axes_words("activation", ndim, chosen)
+            mean = mul(total(inner, chosen, keep=True), inverse_count(inner, chosen, "1/n"), says=part.says)
+            yield "wrong-axes", f"{_called(part, 'the mean')} runs over the {words}", 1.2, mean
+
+
 def _the(says: str) -> str:
     return says if says.startswith("the ") else f"the factor {says}"
 
@@ -93,7 +116,7 @@ def _the(says: str) -> str:
 def _missing(factor: Node) -> str:
     if factor.op == "greater":
         return "mask-missing"
-    if factor.op == "inverse_count":
+    if factor.op == "inverse_count" or "1/N of the mean" in factor.says:
         return "sum-for-mean"
     if "upstream" in factor.says:
         return "upstream-ignored"
@@ -106,17 +129,36 @@ def _const(part: Node, _: Any) -> Iterator[PartEdit]:
         yield "option-ignored", f"{says} counts as 1", 1.2, const(1.0)
         yield "constant-wrong", f"divided by {says}", 2.0, replace(part, options={"value": 1 / value})
         if value.size > 1:
-            yield "constant-wrong", f"{says} is that of the next class", 2.0, replace(part, options={"value": np.roll(value, 1)})
-            yield "constant-wrong", f"{says} is that of the previous class", 2.0, replace(part, options={"value": np.roll(value, -1)})
+            yield (
+                "constant-wrong",
+                f"{says} is that of the next class",
+                2.0,
+                replace(part, options={"value": np.roll(value, 1)}),
+            )
+            yield (
+                "constant-wrong",
+                f"{says} is that of the previous class",
+                2.0,
+                replace(part, options={"value": np.roll(value, -1)}),
+            )
         return
-    others = {0.0: "left out", 2 * value: "doubled", value / 2: "halved", -value: "with the wrong sign", 1.0: "taken as 1",
-              value * value: "squared", 1 - value: "replaced by one minus itself"}  # fmt: skip
+    others = {0.0: "left out", 2 * value: "doubled", value / 2: "halved", -value: "with the wrong sign",
+              1.0: "taken as 1", value * value: "squared", 1 - value: "replaced by one minus itself"}  # fmt: skip
     if value > 0:
         others |= {math.sqrt(value): "replaced by its square root", 1 / value: "inverted"}
-    others |= {k: f"taken as {k:g}" for k in (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-10, 1e-12, 0.1, 0.01, 0.2, 0.5, 0.9, 0.99, 0.999) if abs(value) < 1}
+    others |= {
+        k: f"taken as {k:g}"
+        for k in (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-10, 1e-12, 0.1, 0.01, 0.2, 0.5, 0.9, 0.99, 0.999)
+        if abs(value) < 1
+    }
     for other, words in others.items():
         if other != value and math.isfinite(other):
-            yield "constant-wrong", f"{says} is {words}" if words != "left out" else f"{says} is left out", 1.8, const(other)
+            yield (
+                "constant-wrong",
+                f"{says} is {words}" if words != "left out" else f"{says} is left out",
+                1.8,
+                const(other),
+            )
 
 
 def _sum(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
@@ -140,7 +182,11 @@ def _sum(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[Part
             one = node("only" if keep else "pick", a, axis=axis, index=index)
             if keep:
                 one = total(one, (axis,), keep=True)
-            family = {"example": "batch-not-summed"}.get(word, "space-not-summed") if which == "first" else "accumulation-overwritten"
+            family = (
+                {"example": "batch-not-summed"}.get(word, "space-not-summed")
+                if which == "first"
+                else "accumulation-overwritten"
+            )
             yield family, f"{says} takes the {which} {word} only", 1.1, total(one, rest, keep=keep) if rest else one
     if len(axes) > 1:
         spatial = tuple(i for i in axes if i >= 2)
@@ -151,7 +197,14 @@ def _sum(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[Part
                     one = node("pick", one, axis=axis, index=index)
                 rest = tuple(i for i in axes if i < 2)
                 yield "space-not-summed", f"{says} takes the {which} position only", 1.1, total(one, rest)
-    yield "maximum-for-sum", f"{says} is a maximum, not a sum", 2.5, total(node("max_along", a, axis=axes), axes, keep=keep) if keep else total(node("max_along", a, axis=axes), axes)
+    yield (
+        "maximum-for-sum",
+        f"{says} is a maximum, not a sum",
+        2.5,
+        total(node("max_along", a, axis=axes), axes, keep=keep)
+        if keep
+        else total(node("max_along", a, axis=axes), axes),
+    )
 
 
 def _inverse_count(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
@@ -162,7 +215,12 @@ def _inverse_count(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Ite
     for chosen in (tuple(c) for k in range(1, ndim + 1) for c in itertools.combinations(range(ndim), k)):
         if chosen != own:
             words = axes_words("activation", ndim, chosen)
-            yield "wrong-count", f"divided by the number of {words}, not by that of {axes_words('activation', ndim, own)}", 1.4, inverse_count(a, chosen, "1/n")
+            yield (
+                "wrong-count",
+                f"divided by the number of {words}, not by that of {axes_words('activation', ndim, own)}",
+                1.4,
+                inverse_count(a, chosen, "1/n"),
+            )
     yield "wrong-count", "divided by n − 1, not by n", 1.4, node("inverse_count_minus", a, axes=axes, minus=1)
     yield "wrong-count", "divided by n + 1, not by n", 2.0, node("inverse_count_minus", a, axes=axes, minus=-1)
     yield "wrong-count", "divided by √n, not by n", 2.0, fn("sqrt", part)
@@ -181,10 +239,28 @@ _RELATED = {
 def _fn(part: Node, _: Any) -> Iterator[PartEdit]:
     (a,), name = part.args, part.options["name"]
     says = _called(part, name)
-    yield _MISSING.get(name, "function-missing"), f"{says}: the function is not applied ({name} is left out)", 1.3, add(a)
-    yield "function-applied-twice", f"{says}: {name} is applied twice", 1.3, fn(name, part)
+    yield (
+        _MISSING.get(name, "function-missing"),
+        f"{says}: the function is not applied ({name} is left out)",
+        1.3,
+        add(a),
+    )
+    yield "function-applied-twice", f"{says}: {name} is applied twice", 1.5, fn(name, part)
     for other in _RELATED.get(name, ()):
-        yield ("log-base" if other in ("log2", "log10") else "absolute-value" if other == "abs" else "square-missing" if name == "square" else "other-function"), f"{says}: {other} in place of {name}", 1.8, fn(other, a)
+        yield (
+            (
+                "log-base"
+                if other in ("log2", "log10")
+                else "absolute-value"
+                if other == "abs"
+                else "square-missing"
+                if name == "square"
+                else "other-function"
+            ),
+            f"{says}: {other} in place of {name}",
+            1.8,
+            fn(other, a),
+        )
     yield "sign-inside", f"the argument of {says} has the wrong sign", 1.8, fn(name, scaled(a, -1.0))
     for by in (2.0, 0.5):
         yield "constant-factor-inside", f"the argument of {says} is multiplied by {by:g}", 2.4, fn(name, scaled(a, by))
@@ -217,14 +293,24 @@ def _within(part: Node, _: Any) -> Iterator[PartEdit]:
     below = part.options["below"]
     for other in dict.fromkeys((1.0, 2 * below, below / 2, below * below, math.sqrt(below), 1 / below)):
         if other != below:
-            yield "constant-factor-inside", f"the width is taken as {other:g}, not {below:g}", 1.5, part.but(below=other)
+            yield (
+                "constant-factor-inside",
+                f"the width is taken as {other:g}, not {below:g}",
+                1.5,
+                part.but(below=other),
+            )
 
 
 def _clip(part: Node, _: Any) -> Iterator[PartEdit]:
     low, high = part.options["low"], part.options["high"]
     yield "clipping-missing", f"{part.says or 'the result'} is not clipped", 1.1, add(part.args[0])
     for k in (2.0, 0.5):
-        yield "constant-factor-inside", f"{part.says or 'the result'} is clipped {k:g} times as far out", 1.8, part.but(low=low * k, high=high * k)
+        yield (
+            "constant-factor-inside",
+            f"{part.says or 'the result'} is clipped {k:g} times as far out",
+            1.8,
+            part.but(low=low * k, high=high * k),
+        )
     for edge in (1.0, high * high):
         yield "constant-factor-inside", f"clipped at {edge:g}", 1.8, part.but(low=-edge if low < 0 else low, high=edge)
     for eps in (1e-15, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5):
@@ -234,7 +320,12 @@ def _clip(part: Node, _: Any) -> Iterator[PartEdit]:
 def _axis(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
     for axis in range(len(shapes(part.args[0]))):
         if axis != part.options["axis"]:
-            yield "wrong-axes", f"{part.says or part.op} runs along axis {axis}, not {part.options['axis']}", 1.2, part.but(axis=axis)
+            yield (
+                "wrong-axes",
+                f"{part.says or part.op} runs along axis {axis}, not {part.options['axis']}",
+                1.2,
+                part.but(axis=axis),
+            )
     for axis in (part.options["axis"],):
         twice = node(part.op, node("softmax", part.args[0], axis=axis), axis=axis)
         yield "function-applied-twice", f"{part.says or part.op}: softmax is applied twice", 1.3, twice
@@ -245,145 +336,28 @@ def _axis(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[Par
             clipped = node("clip", node("softmax", part.args[0], axis=part.options["axis"]), low=eps, high=math.inf)
             yield "clipped", f"{part.says or part.op}: the softmax is kept above {eps:g}", 1.5, fn("log", clipped)
     if part.op == "softmax":
-        yield "other-function", f"{part.says or part.op}: exponentials that are not normalised", 1.6, fn("exp", part.args[0])
+        yield (
+            "other-function",
+            f"{part.says or part.op}: exponentials that are not normalised",
+            1.6,
+            fn("exp", part.args[0]),
+        )
         yield "other-function", f"{part.says or part.op}: a sigmoid of each", 1.8, fn("sigmoid", part.args[0])
 
 
 def _one_hot(part: Node, _: Any) -> Iterator[PartEdit]:
     for shift in (1, -1):
-        yield "index-off-by-one", f"the class index is off by one ({'+' if shift > 0 else '−'}1)", 1.2, part.but(shift=shift)
+        yield (
+            "index-off-by-one",
+            f"the class index is off by one ({'+' if shift > 0 else '−'}1)",
+            1.2,
+            part.but(shift=shift),
+        )
     yield "ignore-index", "positions to be ignored count", 1.2, part.but(ignore=math.nan)
 
 
-def _conv_options(part: Node, _: Any) -> Iterator[PartEdit]:
-    window: Window = part.options["window"]
-    yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(window))
-    groups = part.options["groups"]
-    if part.op == "conv_dx":
-        for order, words in (("windows", "windows"), ("taps", "taps of the kernel")):
-            yield "accumulation-overwritten", f"overlapping {words} overwrite each other's share, they must add up", 1.1, part.but(order=order)
-    if groups > 1:
-        yield "groups-ignored", "the groups are ignored", 1.5, part.but(groups=1)
-
-
-def window_edits(window: Window) -> Iterator[tuple[str, str, float, Window]]:
-    """One option of a sliding window exchanged."""
-    axes = len(window.stride)
-    one, none = (1,) * axes, (0,) * axes
-    options: dict[tuple[str, tuple[int, ...]], tuple[str, str]] = {
-        ("stride", one): ("stride-ignored", "the stride is ignored"),
-        ("dilation", one): ("dilation-ignored", "the dilation is ignored"),
-        ("before", none): ("padding-ignored", "the padding is ignored: everything is counted from the border of the data"),
-        ("before", tuple(b + 1 for b in window.before)): ("padding-off-by-one", "the padding is one too large"),
-        ("before", tuple(b - 1 for b in window.before)): ("padding-off-by-one", "the padding is one too small"),
-        ("before", tuple(s - 1 - b for s, b in zip(window.span, window.before, strict=True))): (
-            "padding-complement", "padded by kernel − 1 − padding where the padding is due"),
-        ("stride", window.kernel): ("stride-wrong", "the stride is taken as the kernel's size"),
-        ("stride", window.stride[::-1]): ("axes-exchanged", "the stride's axes are exchanged"),
-        ("before", window.before[::-1]): ("axes-exchanged", "the padding's axes are exchanged"),
-        ("dilation", window.dilation[::-1]): ("axes-exchanged", "the dilation's axes are exchanged"),
-        ("dilation", window.stride): ("dilation-wrong", "the stride is taken for the dilation"),
-        ("stride", window.dilation): ("stride-wrong", "the dilation is taken for the stride"),
-        ("before", tuple(2 * b for b in window.before)): ("padding-wrong", "the padding counts twice"),
-        ("before", tuple(b // 2 for b in window.before)): ("padding-wrong", "the padding is halved"),
-        ("stride", tuple(s + 1 for s in window.stride)): ("stride-wrong", "the stride is one too large"),
-        ("dilation", tuple(d + 1 for d in window.dilation)): ("dilation-wrong", "the dilation is one too large"),
-        ("before", tuple(k // 2 for k in window.kernel)): ("padding-wrong", "the padding is half the kernel ('same')"),
-    }  # fmt: skip  # a table
-    for axis in range(axes if axes > 1 else 0):
-        which = f"on spatial axis {axis}"
-        for field, values in (("stride", (1,)), ("dilation", (1,)), ("before", (0, window.before[axis] + 1, window.before[axis] - 1))):
-            own = getattr(window, field)
-            for value in values:
-                changed = (*own[:axis], value, *own[axis + 1 :])
-                word = {"stride": "stride", "dilation": "dilation", "before": "padding"}[field]
-                off = "off-by-one" if field == "before" and value != 0 else "ignored"
-                options.setdefault((field, changed), (f"{word}-{off}", f"the {word} is {value} {which}"))
-    for axis in range(axes):
-        for by, words in ((-1, "one element too small: its last tap is forgotten"), (1, "one element too large")):
-            kernel = (*window.kernel[:axis], window.kernel[axis] + by, *window.kernel[axis + 1 :])
-            if kernel[axis] >= 1:
-                options[("kernel", kernel)] = ("window-off-by-one", f"the window is {words}, on spatial axis {axis}")
-    smaller = tuple(k - 1 for k in window.kernel)
-    if min(smaller) >= 1:
-        options[("kernel", smaller)] = ("window-off-by-one", "the window is one element too small on every axis")
-    seen = {(f, getattr(window, f)) for f in ("stride", "dilation", "before")}
-    for (field, value), (identifier, name) in options.items():
-        if (field, value) not in seen and (field == "before" or min(value) >= 1):
-            yield identifier, name, 1.0 if "ignored" in identifier else 1.3, replace(window, **{field: value})
-
-
-def _maximum(part: Node, _: Any) -> Iterator[PartEdit]:
-    yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(part.options["window"]))
-    yield from _skipped(part)
-    yield "padding-value-wrong", "the padding holds 0, which can win", 1.1, part.but(fill=0.0)
-    options = {"window": part.options["window"], "outputs": part.options["outputs"], "ceil": part.options["ceil"]}
-    mean = node("average", part.args[0], count_include_pad=True, divisor=None, **options)
-    yield "mean-for-max", "the mean of each window, not its maximum", 1.5, mean
-    yield "min-for-max", "the smallest element of each window, not the largest", 1.5, scaled(replace(part, args=(scaled(part.args[0], -1.0),)), -1.0)
-    yield "absolute-value", "the largest absolute value of each window", 1.5, replace(part, args=(fn("abs", part.args[0]),))
-
-
-def _skipped(part: Node) -> Iterator[PartEdit]:
-    for skip, which in ((-1, "last"), (0, "first")):
-        yield "window-off-by-one", f"the {which} element of each window is forgotten", 1.2, part.but(skip=skip)
-
-
-def _maximum_dx(part: Node, _: Any) -> Iterator[PartEdit]:
-    yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(part.options["window"]))
-    for winner, identifier, words in (
-        ("last", "ties-last", "of several maxima the last one gets the error"),
-        ("all", "ties-all", "every one of several equal maxima gets the whole error"),
-        ("shared", "ties-shared", "several equal maxima share the error"),
-        ("every", "mask-missing", "every element of the window gets the error, not the winner alone"),
-        ("corner", "winner-wrong", "the first element of the window gets the error, not the winner"),
-        ("smallest", "winner-wrong", "the smallest element gets the error, not the largest"),
-    ):
-        yield identifier, words, 1.0, part.but(winner=winner)
-    for i, n, c, w in window_edits(part.options["window"]):
-        yield i, f"{n}, where the error is put back", c + 0.1, part.but(to=w)
-    yield "winner-transposed", "the winner's row is taken for its column", 1.1, part.but(winner="transposed")
-    for order in ("windows", "taps", "windows-winners"):
-        yield "accumulation-overwritten", "windows that share an element overwrite each other's error", 1.1, part.but(order=order)
-    g, x = part.args
-    share = node("average_dx", g, x, window=part.options["window"], count_include_pad=True, divisor=None, order="")
-    yield "mean-for-max", "the error is spread evenly over the window, as for a mean", 1.1, share
-
-
-def _average(part: Node, _: Any) -> Iterator[PartEdit]:
-    yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(part.options["window"]))
-    if part.op == "average":
-        yield from _skipped(part)
-    include, size = part.options["count_include_pad"], math.prod(part.options["window"].kernel)
-    words = "the padding is not counted in the divisor" if include else "the padding is counted in the divisor"
-    yield "wrong-count", words, 1.0, part.but(count_include_pad=not include)
-    yield "mean-missing", "the division by the window's size is missing", 1.0, part.but(divisor=1)
-    if part.options["divisor"] is not None:
-        yield "wrong-count", "the given divisor is ignored", 1.0, part.but(divisor=None)
-    for other, what in ((size, f"the kernel's size, {size},"), (part.options["window"].kernel[-1], "the kernel's width"), (size * size, "the kernel's size squared"), (math.prod(part.options["window"].stride), "the product of the strides")):
-        yield "wrong-count", f"divided by {what} everywhere", 1.3, part.but(divisor=other)
-    if part.op == "average_dx":
-        for order in ("windows", "taps"):
-            yield "accumulation-overwritten", "windows that share an element overwrite each other's error", 1.1, part.but(order=order)
-        yield "max-for-mean", "the whole error goes to the largest element, as for a maximum", 1.5, node("maximum_dx", *part.args, window=part.options["window"], winner="first", order="")
-
-
-def _pad(part: Node, _: Any) -> Iterator[PartEdit]:
-    for mode in ("zeros", "reflect", "replicate", "circular", "symmetric"):
-        if mode != part.options["mode"]:
-            yield "padding-mode-wrong", f"padded by {mode}, not by {part.options['mode']}", 1.0, part.but(mode=mode)
-
-
-def _unpad(part: Node, _: Any) -> Iterator[PartEdit]:
-    for mode in ("reflect", "replicate", "circular"):
-        if mode != part.options["mode"]:
-            yield "padding-mode-wrong", f"the padding is folded back by {mode}, not by {part.options['mode']}", 1.2, part.but(mode=mode)
-    yield "padding-fold-missing", "what the copied border got as padding is not handed back to it", 1.0, part.but(mode="zeros")
-
-
 _BUILDERS: dict[str, Callable[[Node, Any], Iterator[PartEdit]]] = {
-    "add": _add, "mul": _mul, "const": _const, "sum": _sum, "inverse_count": _inverse_count, "fn": _fn, "greater": _greater,
-    "where": _where, "within": _within, "clip": _clip, "softmax": _axis, "log_softmax": _axis, "one_hot": _one_hot,
-    "conv": _conv_options, "conv_dx": _conv_options, "conv_dw": _conv_options, "maximum": _maximum, "maximum_dx": _maximum_dx,
-    "average": _average, "average_dx": _average, "pad": _pad, "unpad": _unpad,
+    "add": _add, "mul": _mul, "const": _const, "sum": _sum, "inverse_count": _inverse_count, "fn": _fn,
+    "greater": _greater, "where": _where, "within": _within, "clip": _clip, "softmax": _axis, "log_softmax": _axis,
+    "one_hot": _one_hot, **WINDOWS,
 }  # fmt: skip  # a table

@@ -35,14 +35,19 @@ def layer_edits(part: Any) -> Iterator[tuple[str, str, float, Any]]:
             if changed is not None:
                 ignored = other == default or other in (None, 0, 0.0, False)
                 name = f"{field.name} is {_plain(other)}, not {_plain(value)}"
-                yield ("option-ignored" if ignored else "option-wrong"), f"{own}: {name}", 1.2 if ignored else 1.7, changed
+                yield (
+                    ("option-ignored" if ignored else "option-wrong"),
+                    f"{own}: {name}",
+                    1.2 if ignored else 1.7,
+                    changed,
+                )
     if isinstance(part, nn.Softmax | nn.LogSoftmax):
         other = (nn.LogSoftmax if isinstance(part, nn.Softmax) else nn.Softmax)(part.dim)
         yield "other-function", f"{type(other).__name__} in place of {own}", 1.5, other
     if isinstance(part, nn.Adam):
-        kind = nn.Adam if isinstance(part, nn.AdamW) else nn.AdamW
-        other = kind(part.lr, part.betas, part.eps, part.weight_decay, part.amsgrad)
-        yield "option-mixed-up", f"the weight decay of {kind.__name__}, not that of {own}", 1.1, other
+        sibling = nn.Adam if isinstance(part, nn.AdamW) else nn.AdamW
+        other = sibling(part.lr, part.betas, part.eps, part.weight_decay, part.amsgrad)
+        yield "option-mixed-up", f"the weight decay of {sibling.__name__}, not that of {own}", 1.1, other
         yield "other-function", f"plain SGD in place of {own}", 1.8, nn.SGD(part.lr)
     for kind in KINDS:
         if any(type(other) is type(part) for other in kind):

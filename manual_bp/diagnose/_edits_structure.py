@@ -17,20 +17,35 @@ Shapes = Callable[[Node], tuple[int, ...]]
 
 
 def commuted(part: Node) -> Iterator[PartEdit]:
-    """Two operations in the other order: the square of the sum for the sum of the squares, ε inside the root for outside."""
+    """Two operations in the other order: the square of a sum for a sum of squares, ε inside a root for outside."""
     if part.op == "fn":
         name, (a,) = part.options["name"], part.args
         if a.op == "add" and name in ("sqrt", "square", "abs", "exp", "log", "reciprocal"):
             for i, term in enumerate(a.args):
                 others = a.args[:i] + a.args[i + 1 :]
                 identifier = "epsilon-outside" if any(t.says == "ε" for t in others) else "operations-exchanged"
-                yield identifier, f"{_called(part)}: only {_called(term)} is put through {name}, the rest is added afterwards", 1.3, add(fn(name, term), *others)
+                yield (
+                    identifier,
+                    f"{_called(part)}: only {_called(term)} is put through {name}, the rest is added afterwards",
+                    1.3,
+                    add(fn(name, term), *others),
+                )
         if a.op == "fn" and a.options["name"] == "sqrt" and name == "reciprocal" and a.args[0].op == "add":
             terms = a.args[0].args
             if len(terms) == 2:
-                yield "epsilon-outside", f"{_called(part)}: {_called(terms[1])} stands outside of the root", 1.2, fn("reciprocal", add(fn("sqrt", terms[0]), terms[1]))
+                yield (
+                    "epsilon-outside",
+                    f"{_called(part)}: {_called(terms[1])} stands outside of the root",
+                    1.2,
+                    fn("reciprocal", add(fn("sqrt", terms[0]), terms[1])),
+                )
         if a.op == "sum":
-            yield "operations-exchanged", f"{_called(part)}: {name} of each element, then the sum", 1.6, total(fn(name, a.args[0]), a.options["axes"], keep=a.options["keep"])
+            yield (
+                "operations-exchanged",
+                f"{_called(part)}: {name} of each element, then the sum",
+                1.6,
+                total(fn(name, a.args[0]), a.options["axes"], keep=a.options["keep"]),
+            )
     if part.op == "add":
         for i, term in enumerate(part.args):
             inner, sign = (term.args[0], term.options["by"]) if term.op == "scale" else (term, 1.0)
@@ -39,24 +54,46 @@ def commuted(part: Node) -> Iterator[PartEdit]:
                 whole = fn(name, add(*rest, scaled(inner.args[0], sign)))
                 identifier = {"square": "square-outside"}.get(name, "operations-exchanged")
                 identifier = "epsilon-inside" if any(t.says == "ε" for t in rest) else identifier
-                yield identifier, f"{_called(part)}: {name} of the whole, not of {_called(inner.args[0])} alone", 1.3, whole
+                yield (
+                    identifier,
+                    f"{_called(part)}: {name} of the whole, not of {_called(inner.args[0])} alone",
+                    1.3,
+                    whole,
+                )
     if part.op == "sum" and part.args[0].op == "mul" and len(part.args[0].args) >= 2:
         axes, keep = part.options["axes"], part.options["keep"]
         sums = [total(f, axes, keep=keep) for f in part.args[0].args]
-        yield "sum-of-products", f"{_called(part)}: the product of the sums, not the sum of the products", 1.4, mul(*sums)
+        yield (
+            "sum-of-products",
+            f"{_called(part)}: the product of the sums, not the sum of the products",
+            1.4,
+            mul(*sums),
+        )
     if part.op == "sum" and part.args[0].op == "fn":
         axes, keep, inner = part.options["axes"], part.options["keep"], part.args[0]
-        yield "square-outside", f"{_called(part)}: {inner.options['name']} of the sum", 1.6, fn(inner.options["name"], total(inner.args[0], axes, keep=keep))
+        yield (
+            "square-outside",
+            f"{_called(part)}: {inner.options['name']} of the sum",
+            1.6,
+            fn(inner.options["name"], total(inner.args[0], axes, keep=keep)),
+        )
     if part.op == "matmul" and part.options["left"]:
         a, b = (total(x, (0,), keep=True) for x in part.args)
-        yield "sum-of-products", f"{_called(part)}: the product of the sums over the examples", 1.4, node("matmul", a, b, left=True, right=False)
+        yield (
+            "sum-of-products",
+            f"{_called(part)}: the product of the sums over the examples",
+            1.4,
+            node("matmul", a, b, left=True, right=False),
+        )
 
 
 def _called(part: Node) -> str:
     return part.says or {"fn": str(part.options.get("name", "")), "sum": "the sum"}.get(part.op, part.op)
 
 
-def extra_factors(root: Node, part: Any, siblings: list[Node], shapes: Shapes) -> Iterator[tuple[str, str, float, Node]]:
+def extra_factors(
+    root: Node, part: Any, siblings: list[Node], shapes: Shapes
+) -> Iterator[tuple[str, str, float, Node]]:
     """A factor that belongs to another part of the formula, multiplied in where it does not: whole trees."""
     numbers = [(f.name, v) for f in _fields(part) for v in _numbers(getattr(part, f.name))]
     factors: list[tuple[str, Node, float]] = []
@@ -86,7 +123,12 @@ def extra_factors(root: Node, part: Any, siblings: list[Node], shapes: Shapes) -
             if id(place) in seen and path:
                 continue
             where = f"{place.says or 'a term'}" if path else "the result"
-            yield "factor-extra", f"{where} is multiplied by {words}, which does not belong there", cost + (0.3 if path else 0.0), put(root, path, mul(place, factor))
+            yield (
+                "factor-extra",
+                f"{where} is multiplied by {words}, which does not belong there",
+                cost + (0.3 if path else 0.0),
+                put(root, path, mul(place, factor)),
+            )
         seen.add(id(place))
 
 
@@ -126,7 +168,7 @@ def clips(place: Node) -> Iterator[PartEdit]:
 
 
 def slopes(g: Node, x: Node, y: Node) -> Iterator[PartEdit]:
-    """∂L/∂x of an activation with another derivative: another function's, in terms of x or of y, or at the wrong point."""
+    """∂L/∂x of an activation with another derivative: another function's, in x or in y, or at the wrong point."""
     of = "derivative-of-other-function"
     one_minus_y = one_minus(y)
     table: tuple[tuple[str, str, float, Node], ...] = (
@@ -150,6 +192,11 @@ def slopes(g: Node, x: Node, y: Node) -> Iterator[PartEdit]:
         (of, "the mask x > 0", 1.3, node("greater", x, than=0.0)),
         (of, "the mask y > 0", 1.4, node("greater", y, than=0.0)),
         (of, "sign(x)", 1.5, fn("sign", x)),
+        (of, "|x|", 1.6, fn("abs", x)),
+        (of, "x²", 1.6, fn("square", x)),
+        (of, "y²", 1.6, fn("square", y)),
+        (of, "√y", 1.8, fn("sqrt", y)),
+        (of, "2 x", 1.7, scaled(x, 2.0)),
         (of, "Φ(x)", 1.5, fn("cdf", x)),
         ("derivative-missing", "1: the derivative is forgotten", 1.0, const(1.0)),
     )

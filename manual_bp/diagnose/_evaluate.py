@@ -96,15 +96,16 @@ class Evaluator:
         if op.kind == "mask":
             return np.zeros(y.shape)
         if op.kind == "move":
-            return np.abs(op.value(e[0], **options)) if node.op not in ("element", "fill", "round") else _spread(e[0], y)
+            plain = node.op not in ("element", "fill", "round")
+            return np.asarray(np.abs(op.value(e[0], **options)) if plain else _spread(e[0], y))
         if op.kind == "where":
             return np.where(args[0] > 0, e[1], e[2])
         if op.kind == "select":
             return np.full(y.shape, float(np.max(e[0], initial=0.0)))
         if op.kind == "softmax":
-            return (2 * np.max(e[0], initial=0.0) + (args[0].shape[options["axis"]] + 12) * u) * (
-                np.abs(y) if node.op == "softmax" else np.abs(y) + 1
-            ) + tiny
+            size = np.abs(y) if node.op == "softmax" else np.abs(y) + 1
+            relative = 2 * np.max(e[0], initial=0.0) + (args[0].shape[options["axis"]] + 12) * u
+            return np.asarray(relative * size + tiny)
         if op.kind == "map":
             return _mapped(op.value, options, args, e, y, u, tiny)
         sizes = [np.abs(a) for a in args]
@@ -139,7 +140,13 @@ def _spread(e: Array, y: Array) -> Array:
 
 
 def _mapped(
-    f: Callable[..., Array], options: Mapping[str, object], args: list[Array], e: list[Array], y: Array, u: float, tiny: float
+    f: Callable[..., Array],
+    options: Mapping[str, object],
+    args: list[Array],
+    e: list[Array],
+    y: Array,
+    u: float,
+    tiny: float,
 ) -> Array:
     found = 8 * u * np.abs(y) + tiny
     for i, error in enumerate(e):

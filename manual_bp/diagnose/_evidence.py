@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +30,19 @@ MOST = 40
 
 Progress = Callable[[str, int, int], None]
 Locate = Callable[[str], str]
+
+
+_ASKED: ContextVar[tuple[Effort | None, Progress | None]] = ContextVar("asked", default=(None, None))
+
+
+@contextmanager
+def searching(effort: Effort, progress: Progress | None = None) -> Iterator[None]:
+    """Every comparison inside searches with that effort and shows that progress, unless it is told otherwise."""
+    token = _ASKED.set((effort, progress))
+    try:
+        yield
+    finally:
+        _ASKED.reset(token)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +96,21 @@ class Evidence:
         self._last: Mapping[str, Array] = {}
 
     def add(
-        self, probe: str, reported: Mapping[str, Array], y: object, items: Sequence[Item], checks: Sequence[Check]
+        self,
+        probe: str,
+        reported: Mapping[str, Array],
+        y: object,
+        items: Sequence[Item],
+        checks: Sequence[Check],
+        given: Mapping[str, Array] | None = None,
     ) -> None:
-        """Remember one probe: what the candidate reports, the target, what is expected, and the verdicts."""
+        """Remember one probe: what the candidate reports, the target, what is expected, and the verdicts.
+
+        ``given`` are parameters and buffers, as far as they are not reported.
+        """
         known = {i.quantity.name: i.isolated.value for i in items if i.isolated is not None}
         own = {n: a for n, a in reported.items() if n not in known or a.shape == known[n].shape}
-        values = {**known, **own}
+        values = {**(given or {}), **known, **own}
         if isinstance(y, np.ndarray):
             values[TARGET] = y
         made = _Probe(
@@ -134,6 +158,8 @@ def attach(
     report: Report, evidence: Evidence, *, effort: Effort | None = None, progress: Progress | None = None
 ) -> Report:
     """The report with a diagnosis for each wrong quantity, and a finding that says it."""
+    asked = _ASKED.get()
+    effort, progress = effort or asked[0], progress or asked[1]
     wrong = [c for c in report.checks if c.status in DIAGNOSED]
     if not wrong:
         return report
@@ -148,7 +174,8 @@ def attach(
     if progress:
         progress("", len(names), len(names))
     checks = tuple(
-        replace(c, diagnosis=diagnoses[c.name]) if c.status in DIAGNOSED and c.name in diagnoses else c for c in report.checks
+        replace(c, diagnosis=diagnoses[c.name]) if c.status in DIAGNOSED and c.name in diagnoses else c
+        for c in report.checks
     )
     said = tuple(
         _finding(name, found, [c for c in wrong if c.name == name])
@@ -165,7 +192,7 @@ def _one(name: str, checks: Sequence[Check], evidence: Evidence, effort: Effort 
         return Diagnosis(
             name=notes[0],
             identifier="in-place",
-            evidence=f"seen on {len(notes)} probe{'s' if len(notes) > 1 else ''}, by comparing each array's bits before and after",
+            evidence=f"on {len(notes)} probe{'s' if len(notes) > 1 else ''}: the array's bits before and after differ",
             confidence="certain",
             leftover=0.0,
             hint=hint_for("in-place"),

@@ -11,7 +11,7 @@ import numpy as np
 from manual_bp.trace import GRAD
 
 from ._case import Case
-from ._edit import Edit, axes_words
+from ._edit import Edit, Kind, axes_words
 from ._edits import Setting
 from ._evaluate import MISFIT, ROUNDOFF
 from ._node import Node, add, const, exchange, fn, inverse_count, leaves, mul, node, operand, scaled
@@ -35,7 +35,8 @@ def factor_edits(s: Setting, wrong: Sequence[Case]) -> Iterator[Edit]:
             continue
         if all(abs(v - r) <= tolerance * abs(r) for v, (r, tolerance, _) in zip(values, known, strict=True)):
             named = True
-            yield Edit(identifier=identifier, name=f"{s.quantity} {name}", tree=mul(s.root, factor), cost=cost)
+            tree, sized = mul(s.root, factor), factor.op != "const"
+            yield Edit(identifier=identifier, name=f"{s.quantity} {name}", tree=tree, cost=cost, sized=sized)
     first = known[0][0]
     elements = sum(n for _, _, n in known)
     if named or elements < ENOUGH or any(abs(r - first) > (t + known[0][1]) * abs(first) for r, t, _ in known):
@@ -64,7 +65,13 @@ def fitted_terms(s: Setting, wrong: Sequence[Case]) -> Iterator[Edit]:
             c = _share(wrong, s.root, operand(name))
             if c is not None:
                 text = f"{c:.6g} times {name} is added to {s.quantity}"
-                yield Edit(identifier="term-extra", name=text, tree=add(s.root, scaled(operand(name), c)), cost=3.2, fitted=True)
+                yield Edit(
+                    identifier="term-extra",
+                    name=text,
+                    tree=add(s.root, scaled(operand(name), c)),
+                    cost=3.2,
+                    fitted=True,
+                )
 
 
 def _share(wrong: Sequence[Case], root: Node, extra: Node) -> float | None:
@@ -73,7 +80,7 @@ def _share(wrong: Sequence[Case], root: Node, extra: Node) -> float | None:
     elements = 0
     for case in wrong:
         try:
-            right, other = case.evaluator.keep(root), case.evaluator.value(extra)
+            right, other = case.evaluator.value(root), case.evaluator.value(extra)
         except MISFIT:
             return None
         if right.shape != case.claimed.shape or other.shape != right.shape:
@@ -93,8 +100,8 @@ def _share(wrong: Sequence[Case], root: Node, extra: Node) -> float | None:
 
 
 def _ratio(case: Case, root: Node) -> tuple[float, float, int] | None:
-    """The one factor between what is right and what was reported, its relative uncertainty, and how many elements say so."""
-    right, got = case.evaluator.keep(root), case.claimed
+    """The one factor between right and reported, its relative uncertainty, and how many elements say so."""
+    right, got = case.evaluator.value(root), case.claimed
     if right.shape != got.shape:
         return None
     use = (right != 0) & np.isfinite(right) & np.isfinite(got)
@@ -122,10 +129,12 @@ def _ratio(case: Case, root: Node) -> tuple[float, float, int] | None:
 def _factors(s: Setting) -> Iterator[tuple[str, str, float, Node]]:
     """Words, identifier, cost and formula of each factor that has a name."""
     for value, words in (
-        (-1.0, "has the wrong sign"), (2.0, "is twice as large"), (0.5, "is half as large"), (3.0, "is three times as large"),
-        (4.0, "is four times as large"), (0.25, "is a quarter"), (-2.0, "is twice as large with the wrong sign"),
+        (-1.0, "has the wrong sign"), (2.0, "is twice as large"), (0.5, "is half as large"),
+        (3.0, "is three times as large"), (4.0, "is four times as large"), (0.25, "is a quarter"),
+        (-2.0, "is twice as large with the wrong sign"),
         (-0.5, "is half as large with the wrong sign"), (10.0, "is ten times as large"), (0.1, "is a tenth"),
-        (math.log(2), "is ln 2 times as large (logarithm to another base)"), (1 / math.log(2), "is 1/ln 2 times as large (logarithm to another base)"),
+        (math.log(2), "is ln 2 times as large (logarithm to another base)"),
+        (1 / math.log(2), "is 1/ln 2 times as large (logarithm to another base)"),
         (1 / math.log(10), "is 1/ln 10 times as large (logarithm to another base)"), (math.pi, "is π times as large"),
         (math.sqrt(2), "is √2 times as large"), (math.sqrt(0.5), "is 1/√2 times as large"),
     ):  # fmt: skip  # a table
@@ -155,12 +164,16 @@ def _counts(s: Setting) -> Iterator[tuple[str, Node]]:
         shape = s.shapes.get(name)
         if shape is None:
             continue
-        kind = "parameter" if name.removesuffix(".grad") in parameters else "activation"
+        kind: Kind = "parameter" if name.removesuffix(".grad") in parameters else "activation"
         ndim = len(shape)
         for k in range(1, ndim + 1):
             for axes in itertools.combinations(range(ndim), k):
                 size = math.prod(shape[a] for a in axes)
-                words = f"the number of {axes_words(kind, ndim, axes)} of {leaf.options['name']}" if axes != (0,) or kind != "activation" else "the number of examples"  # type: ignore[arg-type]  # one of the three words
+                words = (
+                    f"the number of {axes_words(kind, ndim, axes)} of {leaf.options['name']}"
+                    if axes != (0,) or kind != "activation"
+                    else "the number of examples"
+                )
                 if k == ndim:
                     words = f"the number of all elements of {leaf.options['name']}"
                 if size > 1 and (words, axes) not in seen:
@@ -174,7 +187,9 @@ def precision_edits(s: Setting, wrong: Sequence[Case]) -> Iterator[Edit]:
         if to == s.dtype or not all(_representable(case, to) for case in wrong):
             continue
         tree = node("computed_in", s.root, to=to)
-        yield Edit(identifier="precision-lowered", name=f"{s.quantity} is computed in {to}", tree=tree, cost=1.6, precision=to)
+        yield Edit(
+            identifier="precision-lowered", name=f"{s.quantity} is computed in {to}", tree=tree, cost=1.6, precision=to
+        )
 
 
 def _representable(case: Case, to: str) -> bool:

@@ -80,7 +80,7 @@ def _conv(layer: Any, s: Operands) -> Parts | None:
     dx = node("conv_dx", g, w, source, window=inner, groups=groups, order="", says="∂L/∂x")
     if mode != "zeros":
         dx = node("unpad", dx, x, window=window, mode=mode, says="∂L/∂x")
-    params = {"weight": node("conv_dw", g, source, w, window=inner, groups=groups, order="", says="∂L/∂w")}
+    params = {"weight": node("conv_dw", g, source, w, window=inner, groups=groups, says="∂L/∂w")}
     if layer.bias:
         y = add(y, node("column", s.params["bias"], y, axis=1, says="the bias"), says="y")
         params["bias"] = total(g, _spatial(s.ndim), says="∂L/∂b")

@@ -59,7 +59,9 @@ def slope_of(layer: Any, x: Node, g: Node) -> Node:
             return mul(g, node("where", above, const(1.0), fn("sigmoid", z, "σ(β x)"), says="the slope"), says="∂L/∂x")
         case nn.GELU(approximate="tanh"):
             t = _t(x)
-            inner = mul(const(_K, "√(2/π)"), add(const(1.0), mul(const(3 * _A, "3 a"), fn("square", x, "x²"))), says="u'")
+            inner = mul(
+                const(_K, "√(2/π)"), add(const(1.0), mul(const(3 * _A, "3 a"), fn("square", x, "x²"))), says="u'"
+            )
             first = mul(const(0.5), add(const(1.0), t, says="1 + t"), says="½ (1 + t)")
             second = mul(const(0.5), x, one_minus(fn("square", t, "t²")), inner, says="½ x (1 − t²) u'")
             return mul(g, add(first, second, says="f'(x)"), says="∂L/∂x")

@@ -107,7 +107,9 @@ def _classes(loss: Any, p: Node, t: Node, ndim: int, target_ndim: int) -> tuple[
     value = neg(total(mul(q, logs, says="q log p"), None, says="Σ q log p"))
     if logits:
         mass = total(q, (1,), keep=True, says="Σ q")
-        slope = add(mul(node("softmax", p, axis=1, says="softmax"), mass, says="softmax · Σ q"), neg(q), says="softmax − q")
+        slope = add(
+            mul(node("softmax", p, axis=1, says="softmax"), mass, says="softmax · Σ q"), neg(q), says="softmax − q"
+        )
     else:
         slope = neg(q)
     if loss.reduction == "sum":
@@ -144,7 +146,11 @@ def update_formula(optimizer: Any, theta: Node, g: Node) -> Node | None:
         step = mul(rate, m_hat, fn("reciprocal", size, "1/(√v̂ + ε)"), says="lr m̂ / (√v̂ + ε)")
         start = theta
         if decoupled and decay:
-            start = mul(theta, add(const(1.0), neg(mul(rate, const(decay, "the weight decay λ"), says="lr λ"))), says="θ (1 − lr λ)")
+            start = mul(
+                theta,
+                add(const(1.0), neg(mul(rate, const(decay, "the weight decay λ"), says="lr λ"))),
+                says="θ (1 − lr λ)",
+            )
         return add(start, neg(step), says="θ − lr m̂ / (√v̂ + ε)")
     return None
 
@@ -177,18 +183,46 @@ def update_variants(optimizer: Any, theta: Node, g: Node) -> Iterator[tuple[str,
     if isinstance(optimizer, nn.SGD) and decay:
         plain = update_formula(replace(optimizer, weight_decay=0.0), theta, g)
         assert plain is not None, "SGD has a formula"
-        yield "factor-missing", "the weight decay is not multiplied with the learning rate", 1.1, add(plain, scaled(theta, -decay))
+        yield (
+            "factor-missing",
+            "the weight decay is not multiplied with the learning rate",
+            1.1,
+            add(plain, scaled(theta, -decay)),
+        )
         decayed = mul(theta, const(1 - optimizer.lr * decay))
-        yield "option-mixed-up", "the weight decay shrinks θ itself and leaves the momentum alone", 1.3, add(decayed, plain, neg(theta))
+        yield (
+            "option-mixed-up",
+            "the weight decay shrinks θ itself and leaves the momentum alone",
+            1.3,
+            add(decayed, plain, neg(theta)),
+        )
     if isinstance(optimizer, nn.Adam):
         yield "term-missing", "both bias corrections are forgotten", 1.1, _adam(optimizer, theta, g, corrected=False)
         yield "epsilon-inside", "ε stands inside of the root", 1.2, _adam(optimizer, theta, g, inside=True)
-        yield "option-mixed-up", "β₁ and β₂ are exchanged", 1.2, _adam(replace(optimizer, betas=optimizer.betas[::-1]), theta, g)
+        yield (
+            "option-mixed-up",
+            "β₁ and β₂ are exchanged",
+            1.2,
+            _adam(replace(optimizer, betas=optimizer.betas[::-1]), theta, g),
+        )
         for b1, b2 in ((1.0, 1.0),):
-            yield "factor-missing", "(1 − β) is missing in both averages", 1.4, _adam(optimizer, theta, g, weights=(b1, b2))
+            yield (
+                "factor-missing",
+                "(1 − β) is missing in both averages",
+                1.4,
+                _adam(optimizer, theta, g, weights=(b1, b2)),
+            )
 
 
-def _adam(o: Any, theta: Node, g: Node, *, corrected: bool = True, inside: bool = False, weights: tuple[float, float] | None = None) -> Node:
+def _adam(
+    o: Any,
+    theta: Node,
+    g: Node,
+    *,
+    corrected: bool = True,
+    inside: bool = False,
+    weights: tuple[float, float] | None = None,
+) -> Node:
     """The first step of Adam with one decision changed."""
     if o.weight_decay and not isinstance(o, nn.AdamW):
         g = add(g, scaled(theta, o.weight_decay))

@@ -16,7 +16,9 @@ Axes = tuple[int, ...]
 def batch_norm(layer: Any, x: Node, params: Mapping[str, Node], g: Node, ndim: int) -> Built:
     """Output, ∂L/∂x and the parameters' gradients of a batch normalisation."""
     over = (0, *range(2, ndim))
-    affine = {name: node("column", params[name], x, axis=1, says=params[name].says) for name in layer.parameter_shapes()}
+    affine = {
+        name: node("column", params[name], x, axis=1, says=params[name].says) for name in layer.parameter_shapes()
+    }
     if layer.training or not layer.track_running_stats:
         return _normalised(x, g, affine, over, over, layer.eps)
     mean = node("column", params["running_mean"], x, axis=1, says="the running mean")

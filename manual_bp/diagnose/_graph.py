@@ -1,4 +1,4 @@
-"""Who computes what from what: a network (or a torch program) as the diagnosis sees it, and the formula of each quantity."""
+"""Who computes what from what: a network (or a torch program) as the diagnosis sees it, and each quantity's formula."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from manual_bp.trace import GRAD, NEW
 
 from ._formulas import Operands, forms_of, formulas_of
 from ._formulas_elementwise import forward_of
-from ._formulas_loss import loss_formulas, loss_forms, update_formula, update_variants
+from ._formulas_loss import loss_forms, loss_formulas, update_formula, update_variants
 from ._node import Node, add, const, operand, walk
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -110,7 +110,6 @@ class Graph:
             return _Writer(self, shapes).formula(quantity)
         except (KeyError, ValueError, TypeError, AttributeError):
             return None  # a layer that is not what it seems; there is no formula then, only the generic edits
-
 
     def context(self, quantity: str, shapes: Shapes) -> Context:
         """Other forms of the same formula, what belongs to its neighbours, and decisions of an update."""

@@ -90,7 +90,10 @@ def _shuffle(a: Array, *, axis: int, groups: int) -> Array:
 def _border(a: Array, *, margins: tuple[int, ...]) -> Array:
     """Only what lies at least so far from every edge of the last axes; zeros at the border."""
     out = np.zeros_like(a)
-    inside = (..., *(slice(m, max(n - m, m)) for m, n in zip(margins, a.shape[a.ndim - len(margins) :], strict=True)))
+    inside: Any = (
+        ...,
+        *(slice(m, max(n - m, m)) for m, n in zip(margins, a.shape[a.ndim - len(margins) :], strict=True)),
+    )
     out[inside] = a[inside]
     return out
 

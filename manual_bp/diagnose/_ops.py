@@ -75,7 +75,7 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def _slope(s: Array) -> Array:
-    return s * (1 - s)
+    return np.asarray(s * (1 - s))
 
 
 def _sum(a: Array, *, axes: Any, keep: bool) -> Array:
@@ -132,10 +132,10 @@ def _one_hot(y: Array, like: Array, *, axis: int, shift: int = 0, ignore: float 
     counted = y != ignore
     index = np.where(counted, y, 0).astype(np.int64) + shift
     one = np.moveaxis((index[..., None] == np.arange(classes)).astype(np.float64), -1, axis)
-    return one * np.expand_dims(counted, axis)
+    return np.asarray(one * np.expand_dims(counted, axis))
 
 
-def _terms_of_conv(x: Array, w: Array, **_: Any) -> int:
+def _terms_of_conv(_x: Array, w: Array, **_: Any) -> int:
     return math.prod(w.shape[1:]) + 1
 
 
@@ -144,7 +144,11 @@ OPS: dict[str, Op] = {
     "add": Op(_add, "linear", lambda *a, **_: len(a)),
     "mul": Op(_mul, "linear", lambda *a, **_: len(a)),
     "sum": Op(_sum, "linear", lambda a, *, axes, keep: _count(a, axes=axes)),
-    "matmul": Op(_matmul, "linear", lambda a, b, *, left, right: (b.size // b.shape[-1] if left else b.shape[1 if right else 0]) + 1),
+    "matmul": Op(
+        _matmul,
+        "linear",
+        lambda a, b, *, left, right: (b.size // b.shape[-1] if left else b.shape[1 if right else 0]) + 1,
+    ),
     "conv": Op(_windows.conv, "linear", _terms_of_conv),
     "conv_dx": Op(_windows.conv_dx, "conv_dx", lambda g, w, x, **_: len(w) * math.prod(w.shape[2:]) + 1),
     "conv_dw": Op(_windows.conv_dw, "conv_dx", lambda g, x, w, **_: len(x) * math.prod(g.shape[2:]) + 1),
@@ -172,7 +176,7 @@ OPS: dict[str, Op] = {
     "like": Op(_like, "conv_dx", lambda a, like: 0),
     "column": Op(_column, "conv_dx", lambda v, like, *, axis: 0),
     "round": Op(rounded, "move"),
-    "computed_in": Op(lambda a, *, to: a, "move"),  # noqa: ARG005  # the precision only enters the error
+    "computed_in": Op(lambda a, *, to: a, "move"),  # the precision enters the error only
     "max_along": Op(lambda a, *, axis: a.max(axis=axis, keepdims=True), "select"),
     **{name: Op(move, "move") for name, move in _moves.MOVES.items()},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,8 @@ def _where(bad: Array, kind: Kind) -> Iterator[str]:
                 yield f"every {steps[0]}th {word}"
     if bad.ndim > 2:
         border = np.ones(bad.shape, bool)
-        border[(..., *(slice(1, -1),) * (bad.ndim - 2))] = False
+        inside: Any = (..., *(slice(1, -1),) * (bad.ndim - 2))
+        border[inside] = False
         if border.any() and not border.all():
             if not bad[~border].any():
                 yield "only at the border"
@@ -101,7 +103,9 @@ def _rank(difference: Array, kind: Kind) -> Iterator[str]:
             spread = float(np.max(np.ptp(difference, axis=axis)))
             if spread <= 1e-9 * float(np.max(np.abs(difference))):
                 yield f"the same difference in every {axis_word(kind, difference.ndim, axis)}"
-    matrix = difference.reshape(len(difference), -1) if len(difference) > 1 else difference.reshape(difference.shape[-2], -1)
+    matrix = (
+        difference.reshape(len(difference), -1) if len(difference) > 1 else difference.reshape(difference.shape[-2], -1)
+    )
     if 1 < min(matrix.shape) <= 256 and matrix.size <= 1 << 18:
         rank = int(np.linalg.matrix_rank(matrix, tol=1e-9 * float(np.linalg.norm(matrix))))
         if rank < min(matrix.shape):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -177,7 +178,7 @@ def double(search: Search, progress: Progress | None = None) -> list[Found]:
             if setting is None:
                 continue
             second = (e for e in edits(setting) if e.cost <= 1.7)
-            for pair in search.run(second):
+            for pair in search.run(itertools.chain(factor_edits(setting, search.wrong), second)):
                 both = replace(
                     pair.edit,
                     name=f"two mistakes at once: {edit.name}; and {pair.edit.name}",

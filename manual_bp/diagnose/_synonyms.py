@@ -33,9 +33,16 @@ def merge(found: Sequence[Found], s: Setting, case: Case) -> list[Found]:
     kept: list[tuple[Found, list[Array | None]]] = []
     for one in order:
         values = [_value(world, one.edit.tree) for world in worlds]
-        if not any(_same(values, known) for _, known in kept):
+        # a number and a count of the same value are two explanations, whatever the draws say: the sizes are the probes'
+        if not any(
+            _same(values, known) for other, known in kept if _constant(one) == _constant(other) or not one.edit.sized
+        ):
             kept.append((one, values))
     return [one for one, _ in kept]
+
+
+def _constant(found: Found) -> bool:
+    return found.edit.identifier == "constant-factor"
 
 
 def _same(a: list[Array | None], b: list[Array | None]) -> bool:

@@ -1,4 +1,4 @@
-"""Sliding windows whose every option can be given wrongly: reads outside of the input give ``fill``, writes there nothing.
+"""Sliding windows with wrong options: reads outside of the input give ``fill``, writes there nothing.
 
 x (N, C, *L), g and y (N, O, *P), w (O, C/G, *K). Tap t of window p stands on element i = p s + t d - b.
 """
@@ -23,9 +23,7 @@ def taps(kernel: Shape, lengths: Shape, outputs: Shape, window: Window) -> Itera
     for tap in itertools.product(*map(range, kernel)):
         windows: list[Any] = [_ALL, _ALL]
         elements: list[Any] = [_ALL, _ALL]
-        for t, n, p, s, d, b in zip(
-            tap, lengths, outputs, window.stride, window.dilation, window.before, strict=True
-        ):
+        for t, n, p, s, d, b in zip(tap, lengths, outputs, window.stride, window.dilation, window.before, strict=True):
             start = t * d - b
             first = max(0, -(start // s)) if start < 0 else 0
             last = min(p - 1, (n - 1 - start) // s)
@@ -49,7 +47,8 @@ def conv(x: Array, w: Array, *, window: Window, outputs: Window, groups: int) ->
     y = np.zeros((len(x), groups, o // groups, *shape))
     w = w.reshape(groups, o // groups, -1, *w.shape[2:])  # (G, O/G, C/G, *K)
     for tap, p, i in taps(window.kernel, x.shape[2:], shape, window):
-        part = w[(..., *tap)] @ _grouped(x[i], groups)  # (N, G, O/G, elements)
+        at: Index = (..., *tap)
+        part = w[at] @ _grouped(x[i], groups)  # (N, G, O/G, elements)
         y[(_ALL, *p)] += part.reshape(y[(_ALL, *p)].shape)
     return y.reshape(len(x), o, *shape)
 
@@ -64,7 +63,8 @@ def conv_dx(g: Array, w: Array, x: Array, *, window: Window, groups: int, order:
     if order == "windows":
         return _by_windows(g, w, dx, window, groups)
     for tap, p, i in taps(window.kernel, x.shape[2:], g.shape[2:], window):
-        part = w[(..., *tap)].swapaxes(-1, -2) @ _grouped(g[p], groups)  # (N, G, C/G, elements)
+        at: Index = (..., *tap)
+        part = w[at].swapaxes(-1, -2) @ _grouped(g[p], groups)  # (N, G, C/G, elements)
         part = part.reshape(dx[i].shape)
         dx[i] = part if order == "taps" else dx[i] + part
     return dx
@@ -73,7 +73,9 @@ def conv_dx(g: Array, w: Array, x: Array, *, window: Window, groups: int, order:
 def _by_windows(g: Array, w: Array, dx: Array, window: Window, groups: int) -> Array:
     """Every window writes its whole patch, so that the last one to cover an element wins."""
     lengths = dx.shape[2:]
-    padded = np.zeros((*dx.shape[:2], *(n + b + s for n, b, s in zip(lengths, window.before, window.span, strict=True))))
+    padded = np.zeros(
+        (*dx.shape[:2], *(n + b + s for n, b, s in zip(lengths, window.before, window.span, strict=True)))
+    )
     n, c = dx.shape[:2]
     flat = w.reshape(groups, w.shape[1], -1)  # (G, O/G, C/G * K)
     for p in np.ndindex(*g.shape[2:]):
@@ -81,15 +83,17 @@ def _by_windows(g: Array, w: Array, dx: Array, window: Window, groups: int) -> A
         target = padded[window.at(p)]
         if target.size == patch.size:
             target[...] = patch.reshape(target.shape)
-    return padded[(_ALL, _ALL, *(slice(b, b + k) for b, k in zip(window.before, lengths, strict=True)))].reshape(n, c, *lengths)
+    inside: Index = (_ALL, _ALL, *(slice(b, b + k) for b, k in zip(window.before, lengths, strict=True)))
+    return np.asarray(padded[inside].reshape(n, c, *lengths))
 
 
-def conv_dw(g: Array, x: Array, w: Array, *, window: Window, groups: int, order: str = "") -> Array:
-    """∂L/∂w[o,c,t] = Σ_n Σ_p g[n,o,p] x[n, c, p s + t d - b]; ``order`` has no meaning here."""
+def conv_dw(g: Array, x: Array, w: Array, *, window: Window, groups: int) -> Array:
+    """∂L/∂w[o,c,t] = Σ_n Σ_p g[n,o,p] x[n, c, p s + t d - b]."""
     dw = np.zeros((groups, len(w) // groups, *w.shape[1:]))
     for tap, p, i in taps(window.kernel, x.shape[2:], g.shape[2:], window):
         parts = _grouped(g[p], groups) @ _grouped(x[i], groups).swapaxes(-1, -2)  # (N, G, O/G, C/G)
-        dw[(..., *tap)] = parts.sum(axis=0)
+        at: Index = (..., *tap)
+        dw[at] = parts.sum(axis=0)
     return dw.reshape(w.shape)
 
 
@@ -122,7 +126,10 @@ def _patches(parts: Array, dx: Array, window: Window) -> Array:
     place = list(itertools.product(*map(range, window.kernel)))
     for p in np.ndindex(*parts.shape[2:-1]):
         for k, tap in enumerate(place):
-            at = [q * s + t * d - b for q, s, t, d, b in zip(p, window.stride, tap, window.dilation, window.before, strict=True)]
+            at = [
+                q * s + t * d - b
+                for q, s, t, d, b in zip(p, window.stride, tap, window.dilation, window.before, strict=True)
+            ]
             if all(0 <= i < n for i, n in zip(at, lengths, strict=True)):
                 dx[(_ALL, _ALL, *at)] = parts[(_ALL, _ALL, *p, k)]
     return dx
@@ -180,7 +187,10 @@ def _winners(parts: Array, chosen: Array, lengths: Shape, window: Window) -> Arr
     place = list(itertools.product(*map(range, window.kernel)))
     for p in np.ndindex(*parts.shape[2:-1]):
         for k, tap in enumerate(place):
-            at = [q * s + t * d - b for q, s, t, d, b in zip(p, window.stride, tap, window.dilation, window.before, strict=True)]
+            at = [
+                q * s + t * d - b
+                for q, s, t, d, b in zip(p, window.stride, tap, window.dilation, window.before, strict=True)
+            ]
             if all(0 <= i < n for i, n in zip(at, lengths, strict=True)):
                 here = (_ALL, _ALL, *at)
                 won = chosen[(_ALL, _ALL, *p, k)] > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 HINTS: Mapping[str, str] = {
-    "kernel-not-rotated": "correlate the padded upstream gradient with the kernel flipped along all spatial axes, w[..., ::-1, ::-1]",
+    "kernel-not-rotated": "correlate the padded upstream gradient with the kernel flipped in all spatial axes",
     "kernel-rotated": "deep-learning layers correlate: use the kernel as it is in the forward pass",
     "kernel-turned": "turn the kernel by 180° (both axes), not by 90°",
     "kernel-flipped": "flip the kernel along all spatial axes, not along one",
@@ -33,7 +33,7 @@ HINTS: Mapping[str, str] = {
     "border-dropped": "∂L/∂x is a full convolution: elements at the border are covered by fewer windows, not by none",
     "window-dropped": "check the upper end of the loop over the windows",
     "shifted-by-one": "check the first index of the loop, and the offset of the padding",
-    "mean-for-sum": "the mean belongs to the loss alone; from there on gradients are summed over examples and positions",
+    "mean-for-sum": "the mean belongs to the loss alone; from there on gradients are summed over examples",
     "sum-for-mean": "divide by the number of elements that the mean runs over",
     "division-missing": "divide by the number of elements of the window",
     "divisor-wrong": "check which elements the mean counts: count_include_pad, divisor_override",

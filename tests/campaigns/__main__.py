@@ -6,7 +6,7 @@ import os
 import sys
 from importlib import import_module
 
-CAMPAIGNS = ("soak", "detection", "power")
+CAMPAIGNS = ("soak", "detection", "power", "diagnosis")
 
 
 def main(arguments: list[str]) -> int:

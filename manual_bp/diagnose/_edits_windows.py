@@ -1,0 +1,201 @@
+"""Edits of a sliding window: its stride, padding, dilation and size, who wins, how shares add up, how is padded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from manual_bp.nn._window import Window
+
+from ._node import Node, fn, node, scaled
+
+#: identifier, name, cost, node
+PartEdit = tuple[str, str, float, Node]
+
+
+def _conv_options(part: Node, _: Any) -> Iterator[PartEdit]:
+    window: Window = part.options["window"]
+    yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(window))
+    groups = part.options["groups"]
+    if part.op == "conv_dx":
+        for order, words in (("windows", "windows"), ("taps", "taps of the kernel")):
+            yield (
+                "accumulation-overwritten",
+                f"overlapping {words} overwrite each other's share, they must add up",
+                1.1,
+                part.but(order=order),
+            )
+    if groups > 1:
+        yield "groups-ignored", "the groups are ignored", 1.5, part.but(groups=1)
+
+
+def _window_cost(identifier: str) -> float:
+    return 1.0 if "ignored" in identifier else 1.2 if "off-by-one" in identifier else 1.4
+
+
+def window_edits(window: Window) -> Iterator[tuple[str, str, float, Window]]:
+    """One option of a sliding window exchanged."""
+    axes = len(window.stride)
+    one, none = (1,) * axes, (0,) * axes
+    options: dict[tuple[str, tuple[int, ...]], tuple[str, str]] = {
+        ("stride", one): ("stride-ignored", "the stride is ignored"),
+        ("dilation", one): ("dilation-ignored", "the dilation is ignored"),
+        ("before", none): ("padding-ignored", "the padding is ignored: all is counted from the border of the data"),
+        ("before", tuple(b + 1 for b in window.before)): ("padding-off-by-one", "the padding is one too large"),
+        ("before", tuple(b - 1 for b in window.before)): ("padding-off-by-one", "the padding is one too small"),
+        ("before", tuple(s - 1 - b for s, b in zip(window.span, window.before, strict=True))): (
+            "padding-complement", "padded by kernel − 1 − padding where the padding is due"),
+        ("stride", window.kernel): ("stride-wrong", "the stride is taken as the kernel's size"),
+        ("stride", window.stride[::-1]): ("axes-exchanged", "the stride's axes are exchanged"),
+        ("before", window.before[::-1]): ("axes-exchanged", "the padding's axes are exchanged"),
+        ("dilation", window.dilation[::-1]): ("axes-exchanged", "the dilation's axes are exchanged"),
+        ("dilation", window.stride): ("dilation-wrong", "the stride is taken for the dilation"),
+        ("stride", window.dilation): ("stride-wrong", "the dilation is taken for the stride"),
+        ("before", tuple(2 * b for b in window.before)): ("padding-wrong", "the padding counts twice"),
+        ("before", tuple(b // 2 for b in window.before)): ("padding-wrong", "the padding is halved"),
+        ("stride", tuple(s + 1 for s in window.stride)): ("stride-wrong", "the stride is one too large"),
+        ("dilation", tuple(d + 1 for d in window.dilation)): ("dilation-wrong", "the dilation is one too large"),
+        ("before", tuple(k // 2 for k in window.kernel)): ("padding-wrong", "the padding is half the kernel ('same')"),
+    }  # fmt: skip  # a table
+    for axis in range(axes if axes > 1 else 0):
+        which = f"on spatial axis {axis}"
+        for field, values in (
+            ("stride", (1,)),
+            ("dilation", (1,)),
+            ("before", (0, window.before[axis] + 1, window.before[axis] - 1)),
+        ):
+            own = getattr(window, field)
+            for value in values:
+                changed = (*own[:axis], value, *own[axis + 1 :])
+                word = {"stride": "stride", "dilation": "dilation", "before": "padding"}[field]
+                off = "off-by-one" if field == "before" and value != 0 else "ignored"
+                options.setdefault((field, changed), (f"{word}-{off}", f"the {word} is {value} {which}"))
+    for axis in range(axes):
+        for by, words in ((-1, "one element too small: its last tap is forgotten"), (1, "one element too large")):
+            kernel = (*window.kernel[:axis], window.kernel[axis] + by, *window.kernel[axis + 1 :])
+            if kernel[axis] >= 1:
+                options[("kernel", kernel)] = ("window-off-by-one", f"the window is {words}, on spatial axis {axis}")
+    smaller = tuple(k - 1 for k in window.kernel)
+    if min(smaller) >= 1:
+        options[("kernel", smaller)] = ("window-off-by-one", "the window is one element too small on every axis")
+    seen = {(f, getattr(window, f)) for f in ("stride", "dilation", "before")}
+    for (field, numbers), (identifier, name) in options.items():
+        if (field, numbers) not in seen and (field == "before" or min(numbers) >= 1):
+            yield identifier, name, _window_cost(identifier), replace(window, **{field: numbers})
+
+
+def _maximum(part: Node, _: Any) -> Iterator[PartEdit]:
+    yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(part.options["window"]))
+    yield from _skipped(part)
+    yield "padding-value-wrong", "the padding holds 0, which can win", 1.1, part.but(fill=0.0)
+    options = {"window": part.options["window"], "outputs": part.options["outputs"], "ceil": part.options["ceil"]}
+    mean = node("average", part.args[0], count_include_pad=True, divisor=None, **options)
+    yield "mean-for-max", "the mean of each window, not its maximum", 1.5, mean
+    yield (
+        "min-for-max",
+        "the smallest element of each window, not the largest",
+        1.5,
+        scaled(replace(part, args=(scaled(part.args[0], -1.0),)), -1.0),
+    )
+    yield (
+        "absolute-value",
+        "the largest absolute value of each window",
+        1.5,
+        replace(part, args=(fn("abs", part.args[0]),)),
+    )
+
+
+def _skipped(part: Node) -> Iterator[PartEdit]:
+    for skip, which in ((-1, "last"), (0, "first")):
+        yield "window-off-by-one", f"the {which} element of each window is forgotten", 1.2, part.but(skip=skip)
+
+
+def _maximum_dx(part: Node, _: Any) -> Iterator[PartEdit]:
+    yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(part.options["window"]))
+    for winner, identifier, words in (
+        ("last", "ties-last", "of several maxima the last one gets the error"),
+        ("all", "ties-all", "every one of several equal maxima gets the whole error"),
+        ("shared", "ties-shared", "several equal maxima share the error"),
+        ("every", "mask-missing", "every element of the window gets the error, not the winner alone"),
+        ("corner", "winner-wrong", "the first element of the window gets the error, not the winner"),
+        ("smallest", "winner-wrong", "the smallest element gets the error, not the largest"),
+    ):
+        yield identifier, words, 1.0, part.but(winner=winner)
+    for i, n, c, w in window_edits(part.options["window"]):
+        yield i, f"{n}, where the error is put back", c + 0.1, part.but(to=w)
+    yield "winner-transposed", "the winner's row is taken for its column", 1.1, part.but(winner="transposed")
+    for order in ("windows", "taps", "windows-winners"):
+        yield (
+            "accumulation-overwritten",
+            "windows that share an element overwrite each other's error",
+            1.1,
+            part.but(order=order),
+        )
+    g, x = part.args
+    share = node("average_dx", g, x, window=part.options["window"], count_include_pad=True, divisor=None, order="")
+    yield "mean-for-max", "the error is spread evenly over the window, as for a mean", 1.1, share
+
+
+def _average(part: Node, _: Any) -> Iterator[PartEdit]:
+    yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(part.options["window"]))
+    if part.op == "average":
+        yield from _skipped(part)
+    include, size = part.options["count_include_pad"], math.prod(part.options["window"].kernel)
+    words = "the padding is not counted in the divisor" if include else "the padding is counted in the divisor"
+    yield "wrong-count", words, 1.0, part.but(count_include_pad=not include)
+    yield "mean-missing", "the division by the window's size is missing", 1.0, part.but(divisor=1)
+    if part.options["divisor"] is not None:
+        yield "wrong-count", "the given divisor is ignored", 1.0, part.but(divisor=None)
+    for other, what in (
+        (size, f"the kernel's size, {size},"),
+        (part.options["window"].kernel[-1], "the kernel's width"),
+        (size * size, "the kernel's size squared"),
+        (math.prod(part.options["window"].stride), "the product of the strides"),
+    ):
+        yield "wrong-count", f"divided by {what} everywhere", 1.3, part.but(divisor=other)
+    if part.op == "average_dx":
+        for order in ("windows", "taps"):
+            yield (
+                "accumulation-overwritten",
+                "windows that share an element overwrite each other's error",
+                1.1,
+                part.but(order=order),
+            )
+        yield (
+            "max-for-mean",
+            "the whole error goes to the largest element, as for a maximum",
+            1.5,
+            node("maximum_dx", *part.args, window=part.options["window"], winner="first", order=""),
+        )
+
+
+def _pad(part: Node, _: Any) -> Iterator[PartEdit]:
+    for mode in ("zeros", "reflect", "replicate", "circular", "symmetric"):
+        if mode != part.options["mode"]:
+            yield "padding-mode-wrong", f"padded by {mode}, not by {part.options['mode']}", 1.0, part.but(mode=mode)
+
+
+def _unpad(part: Node, _: Any) -> Iterator[PartEdit]:
+    for mode in ("reflect", "replicate", "circular"):
+        if mode != part.options["mode"]:
+            yield (
+                "padding-mode-wrong",
+                f"the padding is folded back by {mode}, not by {part.options['mode']}",
+                1.2,
+                part.but(mode=mode),
+            )
+    yield (
+        "padding-fold-missing",
+        "what the copied border got as padding is not handed back to it",
+        1.0,
+        part.but(mode="zeros"),
+    )
+
+
+#: By operation.
+WINDOWS: dict[str, Callable[[Node, Any], Iterator[PartEdit]]] = {
+    "conv": _conv_options, "conv_dx": _conv_options, "conv_dw": _conv_options, "maximum": _maximum,
+    "maximum_dx": _maximum_dx, "average": _average, "average_dx": _average, "pad": _pad, "unpad": _unpad,
+}  # fmt: skip  # a table
