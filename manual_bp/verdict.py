@@ -63,7 +63,21 @@ def make_report(
         strict_kinks=strict_kinks,
         partial=partial,
     )
-    return replace(report, first_wrong=first_wrong(report))
+    return without_unseen_pictures(replace(report, first_wrong=first_wrong(report)))
+
+
+def without_unseen_pictures(report: Report) -> Report:
+    """The report with the pictures that a view shows: of what is wrong itself, and of each quantity's worst probe.
+
+    A large network has hundreds of quantities times probes, nearly all of them right: their pictures would be most of
+    the record.
+    """
+    shown = {id(check) for check in worst_per_quantity(report)}
+    checks = tuple(
+        check if check.picture is None or check.status in FAULTY or id(check) in shown else replace(check, picture=None)
+        for check in report.checks
+    )
+    return replace(report, checks=checks)
 
 
 def first_wrong(report: Report) -> str | None:

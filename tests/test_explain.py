@@ -127,3 +127,10 @@ def test_where_to_keep_arrays_is_checked_before_the_work(tmp_path) -> None:
     (tmp_path / "a.npz").mkdir()
     with pytest.raises(ManualBPError, match="it is a folder"):
         run("compare", "--keep-arrays", str(tmp_path / "a.npz"))
+
+
+def test_the_record_keeps_a_picture_of_each_quantity_once() -> None:
+    network = get("three-layer")
+    report = judge_network(network, [probe(network, name) for name in ("ties", "seed-1")])
+    pictured = [check.name for check in report.checks if check.picture]
+    assert sorted(pictured) == sorted({check.name for check in report.checks})

@@ -41,7 +41,8 @@ def hero_of(story: Story, ids: Mapping[str, str], table: tuple[RowView, ...]) ->
     """The top of the page; ``ids``: the rows' identifiers by the quantities' names."""
     report = story.report
     first = None if report.verdict == "pass" else story.first
-    others = [check for check in story.culprits if check is not first] if first else []
+    # what is missing is told of in one sentence
+    others = [check for check in story.culprits if check is not first and check.status != "missing"] if first else []
     by_id = {row.id: row for row in table}
     row = by_id[ids[first.name]] if first else None
     maps = row.maps if row else None
@@ -84,6 +85,8 @@ def _headline(story: Story, first: Check | None) -> str:
         "parameter_gradient": f"The gradient of {name.removesuffix('.grad')}",
         "update": f"The update of {name.removesuffix('.new')}",
     }[first.kind]
+    if first.status == "missing" and story.about(first):
+        return f"{part} failed"  # what happened is told below
     return {
         "wrong": f"{part} is wrong",
         "nonfinite": f"{part} gives NaN or infinity",
@@ -121,12 +124,20 @@ def _told(story: Story, first: Check | None) -> list[str]:
     before = story.quantities[: story.quantities.index(first)]
     if before and all(check.status in HARMLESS for check in before):
         told.append(f"All {_text.count(len(before), 'quantity', 'quantities')} before it are right.")
+    absent = [check.name for check in story.culprits if check.status == "missing" and check is not first]
+    if absent:
+        also = " either" if first.status == "missing" else ""
+        told.append(f"{_few(absent)} {'was' if len(absent) == 1 else 'were'} not reported{also}.")
     if story.inherited:
-        names = _text.listed([check.name for check in story.inherited], 3)
+        names = _few([check.name for check in story.inherited])
         verb = "is" if len(story.inherited) == 1 else "are"
         reason = "because of it" if len(story.culprits) == 1 else "as a consequence"
         told.append(f"{names} {verb} off only {reason}.")
     return told
+
+
+def _few(names: list[str]) -> str:
+    return _text.both(names) if len(names) <= 3 else _text.listed(names, 3)
 
 
 def _told_right(story: Story) -> list[str]:

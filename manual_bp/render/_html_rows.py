@@ -93,6 +93,7 @@ def _row(
     used = found.used if found else math.nan
     way = phase(check).removesuffix(" pass")
     drawn = pictures.get(key)
+    said = _html_panel.sentence_of(story, check, found)
     return RowView(
         id=key,
         badge=badge(check.status),
@@ -103,7 +104,7 @@ def _row(
         made_by=" ".join(filter(None, [abbreviated(check.step, 16), way])),
         probe=check.probe,
         probe_shown=_text.shorten(check.probe, 16),
-        off=off(found),
+        off=off(found, kink=check.kink.elements if check.kink and check.status == "kink" else 0),
         error=_text.error(found.max_abs_error) if found else "",
         used=_text.used(used) if found else "",
         first=check.name == story.report.first_wrong and check.status not in HARMLESS,
@@ -114,9 +115,9 @@ def _row(
         by_off=str(found.mismatched if found else -1),
         by_error=_sortable(found.max_abs_error if found else -1.0),
         by_used=_sortable(used if found else -1.0),
-        sentence=_html_panel.sentence_of(story, check, found),
+        sentence=said,
         facts=_html_panel.facts(story, check),
-        note=sentence(check.note),
+        note="" if check.note in said else sentence(check.note),
         diagnosis=diagnosis_of(check),
         formula=formula_of(check),
         maps=drawn.view if drawn else None,

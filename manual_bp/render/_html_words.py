@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -12,10 +11,8 @@ from manual_bp.render._mathml import formula
 from manual_bp.render._say import SYMBOL, WORD
 from manual_bp.report import Check, Comparison, Status
 
-#: Names up to this length stay in one piece.
+#: Words up to this length stay in one piece; no number is longer.
 UNBROKEN = 24
-
-_DOT = re.compile(r"(?<=[^\W\d])\.(?=[^\W\d])|(?<=\w)\.(?=[^\W\d])|(?<=[^\W\d])\.(?=\w)")
 
 MEANING: dict[Status, str] = {
     "pass": "agrees, up to rounding",
@@ -106,10 +103,10 @@ def breakable(text: str) -> Markup:
     """The text, escaped, that may be broken after the dots of a long name, but in no number."""
     words = text.split(" ")
     return Markup(" ").join(
-        Markup(".<wbr>").join(map(escape, _DOT.split(word))) if len(word) > UNBROKEN else escape(word) for word in words
+        Markup(".<wbr>").join(map(escape, word.split("."))) if len(word) > UNBROKEN else escape(word) for word in words
     )
 
 
-def off(found: Comparison | None) -> str:
-    """``2 of 72``: elements outside the bound, of all."""
-    return f"{found.mismatched:,} of {found.elements:,}".replace(",", " ") if found else ""
+def off(found: Comparison | None, *, kink: int = 0) -> str:
+    """``2 of 72``: elements outside the bound, or at a kink, of all."""
+    return f"{found.mismatched or kink:,} of {found.elements:,}".replace(",", " ") if found else ""

@@ -10,11 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import EXAMPLES, HOSTILE, checks_of, forgotten_mask, report, tie, unrotated_kernel
+from builders import EXAMPLES, HOSTILE, all_right, checks_of, forgotten_mask, report, tie, unrotated_kernel
 from example_numbers import three_layer
 from html_reader import Page, page_of, quantity
 
-from manual_bp.render import html
+from manual_bp.render import html, render
+from manual_bp.render._html_words import breakable
 from manual_bp.report import Diagnosis, Finding
 from manual_bp.report_lesson import Grid, LessonStep, Worked
 
@@ -106,6 +107,34 @@ def test_the_headline_says_right_or_the_first_wrong_step(name):
     found = re.search(r"<h1[^>]*>(.*?)</h1>", text, re.S)
     assert found
     assert found[1].replace("<wbr>", "") == HEADLINES[name]
+
+
+def test_a_number_is_never_broken_and_a_long_name_may_be():
+    assert breakable("off by 0.565 in x.grad") == "off by 0.565 in x.grad"
+    assert breakable("features.encoder.block3.0.weight") == "features.<wbr>encoder.<wbr>block3.<wbr>0.<wbr>weight"
+
+
+def test_a_step_that_failed_is_the_headline_and_why_stands_below_it():
+    missing = [
+        replace(check, status="missing", note="the candidate did not report it", isolated=None, end_to_end=None)
+        if check.kind != "value" else check
+        for check in all_right().checks
+    ]  # fmt: skip  # one line a thought
+    text = "the backward pass of loss raised ValueError: no"
+    accident = Finding(kind="wrong", name="loss.grad", step="loss", text=text)
+    found = report(missing, findings=(accident,))
+    page = page_of(found)
+    assert "The backward pass of loss (BCELoss) failed" in page.text
+    assert page.text.index("raised ValueError: no") < page.text.index("What it should be")
+    assert "z3.grad, a2.grad, z3.weight.grad and 6 more were not reported either" in page.text
+    told = render(found, "full", width=100)
+    assert "10 of 16 quantities are missing (first a3.grad)" in told
+    assert told.index("raised ValueError: no") < told.index("Network\n")
+    assert told.count("raised ValueError: no") == 1
+
+
+def test_a_note_is_said_once():
+    assert page_of(tie()).text.count("torch gives the whole gradient to the first maximum") == 1
 
 
 def test_verdict_then_cause_then_network_then_table():

@@ -68,3 +68,13 @@ def test_a_damaged_picture_is_left_out_in_words():
     page = page_of(replace(found, checks=(damaged,)))
     assert page.all("img") == []
     assert "Its pictures are not drawn here" in page.text
+
+
+def test_of_equally_bad_cells_the_one_told_of_is_outlined():
+    reference = np.ones((1, 1, 3, 4))
+    candidate = reference * 2
+    check = quantity("x.grad", candidate, reference)
+    assert check.isolated
+    told = replace(check, isolated=replace(check.isolated, worst_index=(0, 0, 2, 1)))
+    page = page_of(report([told]))
+    assert {(a["x"], a["y"]) for a in page.all("rect") if a.get("class") == "worst"} == {("1", "2")}

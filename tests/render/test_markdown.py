@@ -73,6 +73,15 @@ def test_the_first_wrong_step_comes_first():
     assert "inherited" in render(forgotten_mask(), "markdown")
 
 
+def test_the_picture_is_a_block_of_code():
+    fences = [token for token in PARSER.parse(render(unrotated_kernel(), "markdown")) if token.type == "fence"]
+    assert len(fences) == 1
+    assert fences[0].content.startswith("where: batch 1, channel 0")
+    assert "██" in fences[0].content
+    hostile = PARSER.parse(render(EXAMPLES["hostile"](), "markdown"))
+    assert any(token.type == "fence" and "</script>" in token.content for token in hostile)
+
+
 def test_below_the_cap_and_says_what_it_left_out():
     report = large(60)
     many = [

@@ -272,3 +272,8 @@ def test_nothing_compared_is_not_all_right():
     assert full(empty).startswith("✓ RIGHT  three-layer: nothing was compared")
     partial = full(replace(all_right(), partial=True))
     assert partial.startswith("✓ RIGHT  three-layer: all 16 quantities of those reported agree")
+
+
+def test_a_gradient_of_several_readers_is_nobodys_alone():
+    told = " ".join(full(EXAMPLES["residual"](), 160).split())
+    assert "First wrong the gradient of stem, the sum of what layer1.0.conv1, layer1.0.add and cat send back" in told

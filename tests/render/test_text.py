@@ -66,3 +66,29 @@ def test_what_a_terminal_would_obey_is_shown_instead():
 
 def test_symbols_of_calculus_have_names_in_ascii():
     assert _text.to_ascii("∂L/∂w⁽¹⁾ = Σᵢⱼ δ · x, γ₁₀ ≤ 2×3, ü") == "dL/dw(1) = sum ij delta * x, gamma10 <= 2x3, \\xfc"
+
+
+def test_a_batch_that_differs_from_probe_to_probe_is_n():
+    assert _text.common_shape([(1, 3, 8), (5, 3, 8)]) == "N×3×8"
+    assert _text.common_shape([(2, 3), (2, 3)]) == "2×3"
+    assert _text.common_shape([(2, 3), (2, 4)]) == "2×3", "not only the batch: nothing is claimed"
+    assert _text.common_shape([(), ()]) == "scalar"
+
+
+@pytest.mark.parametrize(
+    ("op", "short"),
+    [
+        ("Linear(in_features=4, out_features=5, bias=True)", "Linear(4, 5)"),
+        ("Linear(in_features=4, out_features=5, bias=False)", "Linear(4, 5, bias=False)"),
+        ("Conv2d(1, out_channels=1, kernel_size=3)", "Conv2d(1, 1, kernel_size=3)"),
+        ("Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))", "Conv2d(3, 8, kernel_size=(3, 3))"),
+        (
+            "MaxPool2d(kernel_size=2, stride=1, padding=0, ceil_mode=False)",
+            "MaxPool2d(kernel_size=2, stride=1)",
+        ),
+        ("BatchNorm2d(8, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)", "BatchNorm2d(8)"),
+        ("my <op>", "my <op>"),
+    ],
+)
+def test_an_operation_loses_what_only_repeats_defaults(op, short):
+    assert _text.operation(op) == short
