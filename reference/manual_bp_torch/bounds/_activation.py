@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import hardshrink
 
 from manual_bp_torch.bounds._curves import Curve, sigmoid_error, sigmoid_slope
-from manual_bp_torch.bounds._model import Alternative, Backward, Bound, Kinks, Operands, Rule
+from manual_bp_torch.bounds._model import Alternative, Backward, Bound, Kinks, Operands, Rule, carries, nothing
 
 
 class Elementwise(Rule):
@@ -81,6 +82,8 @@ class Softplus(Rule):
 class Rectifier(Rule):
     """ReLU (negative slope 0) and LeakyReLU: exact but for one product; at 0 any slope in between is a derivative."""
 
+    narrow = True
+
     @staticmethod
     def _slope(module: nn.Module) -> float:
         return float(getattr(module, "negative_slope", 0.0))
@@ -88,23 +91,33 @@ class Rectifier(Rule):
     def forward(self, s: Operands) -> Bound:
         slope, name = self._slope(s.module), type(s.module).__name__.lower()
         factor = max(1.0, abs(slope))
-        # ½ x + ½ |x| loses the last bit of a subnormal number
-        (z,) = s.inputs
-        e = factor * s.errors[0] + torch.where((z != 0) & (z.abs() < 4 * s.precision.eta), s.precision.eta, 0.0)
+        (z,), (e,) = s.inputs, s.errors
+        if factor > 1:
+            e = factor * e
+        if not torch.equal(hardshrink(z, 4 * s.precision.eta), z):
+            # ½ x + ½ |x| loses the last bit of a subnormal number
+            e = e + torch.where((z != 0) & (z.abs() < 4 * s.precision.eta), s.precision.eta, 0.0)
         if slope:
             # s x, or ½ (1 + s) x + ½ (1 - s) |x|: coefficient, product and sum round
             e = e + 4 * s.precision.u * factor * s.tops()[0] + s.precision.eta
-        return Bound(e, f"certified: {name}")
+        return Bound(e * s.guard(1) if slope else e, f"certified: {name}")
 
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
         slope, name = self._slope(s.module), type(s.module).__name__.lower()
         (z,), (e_z,) = s.inputs, s.errors
-        top = g.abs() + 2 * e_g
-        # end to end either side may see z on the other side of 0
-        unsure = (e_z > 0) & (z.abs() <= 2 * e_z)
-        rounding = 2 * s.precision.u * abs(slope) * top + (s.precision.eta if slope else 0.0)
-        swing = top * abs(1 - slope) + max(1.0, abs(slope)) * e_g + rounding
-        e = torch.where(unsure, swing, torch.where(z > 0, e_g, abs(slope) * e_g + rounding))
+        top = g.abs() + 2 * e_g if carries(e_g) else g.abs()
+        rounding = 2 * s.precision.u * abs(slope) * top + s.precision.eta if slope else 0.0
+        if slope:
+            e = torch.where(z > 0, e_g, abs(slope) * e_g + rounding)
+        else:
+            e = torch.where(z > 0, e_g, 0.0) if carries(e_g) else nothing(g)
+        if carries(e_z):
+            # end to end either side may see z on the other side of 0
+            unsure = (e_z > 0) & (z.abs() <= 2 * e_z)
+            if bool(unsure.any()):
+                swing = top * abs(1 - slope) + max(1.0, abs(slope)) * e_g + rounding
+                e = torch.where(unsure, swing, e)
+        e = e * s.guard(1) if s.narrow and carries(e) else e
         kinks = None
         at_zero = z == 0
         if bool(at_zero.any()):
@@ -113,10 +126,11 @@ class Rectifier(Rule):
             kinks = Kinks(at_zero, ends.amin(0), ends.amax(0), convention)
         alternatives: tuple[Alternative, ...] = ()
         if slope >= 0:  # else the output's sign does not tell the input's
-            own = torch.where(s.output > 0, g, slope * g)
+            own = torch.where(s.output > 0, g, slope * g if slope else 0.0)
             why = "the mask taken from the reported output"
-            alternatives = (Alternative(own, max(1.0, slope) * e_g + rounding, why),)
-        magnitude = max(1.0, abs(slope)) * top
+            e_own = (max(1.0, slope) * e_g + rounding) * s.guard(1) if slope or carries(e_g) else nothing(g)
+            alternatives = (Alternative(own, e_own, why),)
+        magnitude = max(1.0, abs(slope)) * top if abs(slope) > 1 else top
         return Backward((Bound(e, f"certified: {name} dx", magnitude, kinks, alternatives),))
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from manual_bp_torch.bounds._model import Backward, Bound, Operands, Rule
+from manual_bp_torch.bounds._model import Backward, Bound, Operands, Rule, carries, nothing
 from manual_bp_torch.vjp import vjp
 
 
@@ -30,41 +30,107 @@ def _vjp(s: Operands, params: dict[str, Tensor], x: Tensor, g: Tensor) -> tuple[
 
 
 class Affine(Rule):
-    """Linear and convolution layers: ``counts(s)`` gives (label, products per output, per dx, per dW)."""
+    """Linear and convolution layers: ``counts(s)`` gives (label, products per output, per dx, per dW).
+
+    With X = |x| + 2 e_x and G = |g| + 2 e_g, all terms that one product of |W| can hold are added up before it::
+
+        e_y = |W| (gamma X + e_x) + gamma |b| + (n+1) eta
+        e_dx = |W|^T (gamma G + e_g) + n eta
+        e_dW = (gamma G + e_g) * X + G * e_x + m eta
+    """
+
+    narrow = True
 
     def __init__(self, counts: Callable[[Operands], tuple[str, int, int, int]]) -> None:
         self.counts = counts
 
     def forward(self, s: Operands) -> Bound:
         label, n, _, _ = self.counts(s)
-        p = s.precision
+        p, guard = s.precision, s.guard(n)
         gamma = p.gamma(n + 1)
         params = {name: a.abs() for name, a in s.params.items()}
         if "bias" in params:
-            params["bias"] = params["bias"] * gamma
-        e = functional_call(s.module, params, (s.errors[0] + gamma * s.tops()[0],)) + (n + 1) * p.eta
+            params["bias"] = params["bias"] * (gamma * guard)
+        x = _spread(s.inputs[0], s.errors[0], gamma, guard)
+        e = functional_call(s.module, params, (x,)).add_((n + 1) * p.eta * guard)
         return Bound(e, f"certified: {label}, n = {n}")
 
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
         label, _, n, m = self.counts(s)
         p = s.precision
-        top = g.abs() + 2 * e_g
-        params = {name: a.abs() for name, a in s.params.items()}
-        dx, dp = _vjp(s, params, s.tops()[0], top)
-        e_dx = p.gamma(n) * dx + n * p.eta
-        e_dp = {name: p.gamma(m) * d + m * p.eta for name, d in dp.items()}
-        if e_g.any():
-            carried, carried_p = _vjp(s, params, s.tops()[0], e_g)
-            e_dx = e_dx + carried
-            e_dp = {name: e + carried_p[name] for name, e in e_dp.items()}
-        if s.errors[0].any():
-            _, from_x = _vjp(s, params, s.errors[0], top)
+        weight = s.params["weight"].abs()
+        e_dx = _into_input(s, weight, _spread(g, e_g, p.gamma(n), s.guard(n)))
+        # more than |W|^T G, and little more
+        magnitude = None if s.narrow else e_dx / p.gamma(n)
+        up = _spread(g, e_g, p.gamma(m), s.guard(m))
+        e_dp = _into_parameters(s, weight, s.tops()[0], up)
+        if carries(s.errors[0]):
+            top = (g.abs() + 2 * e_g) * s.guard(m)
             # a bias gradient does not depend on x
-            e_dp = {name: e if name == "bias" else e + from_x[name] for name, e in e_dp.items()}
+            e_dp["weight"] = e_dp["weight"] + _into_parameters(s, weight, s.errors[0], top)["weight"]
+        eta = {"weight": m * p.eta * s.guard(m), "bias": m * p.eta * s.guard(m)}
         return Backward(
-            (Bound(e_dx, f"certified: {label} dx, n = {n}", magnitude=dx),),
-            {name: Bound(e, f"certified: {label} d{name}, n = {m}") for name, e in e_dp.items()},
+            (Bound(e_dx.add_(n * p.eta * s.guard(n)), f"certified: {label} dx, n = {n}", magnitude=magnitude),),
+            {name: Bound(e + eta[name], f"certified: {label} d{name}, n = {m}") for name, e in e_dp.items()},
         )
+
+
+def _spread(a: Tensor, e: Tensor, gamma: float, guard: float) -> Tensor:
+    """(gamma (|a| + 2 e) + e) guard, in memory of its own."""
+    out = a.abs().mul_(gamma * guard)
+    return out.add_(e, alpha=(1 + 2 * gamma) * guard) if carries(e) else out
+
+
+def _plain(module: nn.Module, x: Tensor) -> bool:
+    """Whether torch's functions for the gradients of a convolution can be asked directly: no forward pass needed."""
+    if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return False
+    batched = x.dim() == len(module.kernel_size) + 2
+    return batched and x.numel() > 0 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+
+
+def _backward_of(module: nn.Module, up: Tensor, x: Tensor, weight: Tensor, of: int) -> Tensor:
+    """One of the two gradients of a plain convolution: of its input (0) or of its weight (1)."""
+    assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    options = (module.stride, module.padding, module.dilation, False, [0], module.groups)
+    mask = [of == 0, of == 1, False]
+    found: Tensor = torch.ops.aten.convolution_backward(up, x, weight, None, *options, mask)[of]
+    return found
+
+
+def _into_input(s: Operands, weight: Tensor, up: Tensor) -> Tensor:
+    """|W|^T up."""
+    x = s.inputs[0]
+    if isinstance(s.module, nn.Linear):
+        return up @ weight
+    if _plain(s.module, x):
+        return _backward_of(s.module, up, x, weight, 0)
+    return _vjp(s, _with_bias(s, weight), x, up)[0]
+
+
+def _into_parameters(s: Operands, weight: Tensor, x: Tensor, up: Tensor) -> dict[str, Tensor]:
+    """up * x, and the sum of up for a bias."""
+    if isinstance(s.module, nn.Linear):
+        rows = up.reshape(-1, up.shape[-1])
+        found = {"weight": rows.T @ x.reshape(-1, x.shape[-1])}
+    elif _plain(s.module, x):
+        found = {"weight": _backward_of(s.module, up, x, weight, 1)}
+    else:
+        found = _vjp(s, _with_bias(s, weight), x, up)[1]
+    if "bias" in s.params:
+        channel = up.dim() - 1 if isinstance(s.module, nn.Linear) else up.dim() - len(_kernel(s.module)) - 1
+        found["bias"] = up.sum([axis for axis in range(up.dim()) if axis != channel]) if up.dim() > 1 else up.clone()
+    return found
+
+
+def _with_bias(s: Operands, weight: Tensor) -> dict[str, Tensor]:
+    """All parameters of the step; the bias does not matter, but its dtype does."""
+    return {"weight": weight, **{name: torch.zeros_like(a) for name, a in s.params.items() if name != "weight"}}
+
+
+def _kernel(module: nn.Module) -> tuple[int, ...]:
+    assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    return module.kernel_size
 
 
 def convolution_counts(s: Operands) -> tuple[str, int, int, int]:
@@ -138,8 +204,11 @@ def as_tuple(value: int | tuple[int, ...], dims: int) -> tuple[int, ...]:
 class Exact(Rule):
     """Reshapes and copies: the same bits in another order."""
 
+    narrow = True
+
     def forward(self, s: Operands) -> Bound:
-        return Bound(s.module(s.errors[0]), "certified: exact, only the shape changes")
+        e = s.module(s.errors[0]) if carries(s.errors[0]) else nothing(s.output)
+        return Bound(e, "certified: exact, only the shape changes")
 
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
         shape = s.inputs[0].shape

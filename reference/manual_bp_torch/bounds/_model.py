@@ -4,6 +4,12 @@ Two correct implementations of an operation differ by rounding only. A rule comp
 how far any reasonable implementation in the working precision can be from the exact result; two implementations may
 then differ by ``2 e``. Bounds are computed in float64 from the actual operands.
 
+A rule that is `Rule.narrow` may be given float32 operands instead, where those are under judgement. It adds, multiplies
+and compares what is not negative, and nothing cancels: so with at most n roundings in a row its result ê is at least
+(1 - gamma_n) e, up to what underflows, which is less than gamma_n of the eta terms in e. `Operands.guard` is
+1 + 2 gamma_{n+16} >= 1 / (1 - gamma_n), with 16 roundings to spare for the products around the sum; ê times that is a
+bound. What overflows is computed again in float64 (`certify`).
+
 u is the unit roundoff, gamma_n = n u / (1 - n u) bounds the relative error of n roundings in a row (Higham 2002,
 Accuracy and Stability of Numerical Algorithms, lemma 3.1), eta is the smallest normal number (what a flush to zero
 loses).
@@ -37,6 +43,23 @@ class Precision:
         """Bound on the relative error of n roundings; infinite where that says nothing any more."""
         nu = n * self.u
         return nu / (1 - nu) if nu < 1 else float("inf")
+
+
+def nothing(like: Tensor) -> Tensor:
+    """Zeros of the shape and dtype of ``like`` that take no memory; not to be written into."""
+    return torch.zeros((), dtype=like.dtype).expand(like.shape)
+
+
+def constant(a: Tensor) -> bool:
+    """Whether all elements are one and the same number in memory."""
+    return a.numel() > 0 and all(stride == 0 or size == 1 for stride, size in zip(a.stride(), a.shape, strict=True))
+
+
+def carries(e: Tensor) -> bool:
+    """Whether there is an error at all."""
+    if constant(e):
+        return bool(e[(0,) * e.dim()] != 0)
+    return bool(e.any())
 
 
 @dataclass(frozen=True)
@@ -117,7 +140,18 @@ class Operands:
 
     @property
     def isolated(self) -> bool:
-        return not any(bool(e.any()) for e in self.errors)
+        return not any(carries(e) for e in self.errors)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the operands are as they are under judgement, not in float64."""
+        return self.output.dtype == torch.float32
+
+    def guard(self, n: int) -> float:
+        """What makes up for n roundings in a row in float32; infinite, which asks for float64, for more than 2^18."""
+        if not self.narrow:
+            return 1.0
+        return 1.0 + 2.0 * self.precision.gamma(n + 16) if n <= 1 << 18 else float("inf")
 
     def tops(self) -> tuple[Tensor, ...]:
         """|x| + 2 e: what the absolute value of an input is at most, on either side."""
@@ -126,6 +160,9 @@ class Operands:
 
 class Rule:
     """A certified bound: how rounding enters and errors pass through one kind of step, forward and backward."""
+
+    #: Whether float32 operands do as well; see the module's text.
+    narrow = False
 
     def forward(self, s: Operands) -> Bound:
         """Bound of the output."""

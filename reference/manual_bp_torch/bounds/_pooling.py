@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from manual_bp_torch.bounds._linear import as_tuple
-from manual_bp_torch.bounds._model import Backward, Bound, Kinks, Operands, Rule
+from manual_bp_torch.bounds._model import Backward, Bound, Kinks, Operands, Rule, carries, nothing
 
 CONVENTION = "torch gives the whole gradient to the first of equal maxima"
 
@@ -22,34 +22,81 @@ CONVENTION = "torch gives the whole gradient to the first of equal maxima"
 class MaxPool(Rule):
     """Max pooling in one, two or three dimensions, any stride, padding, dilation and ceil_mode."""
 
+    narrow = True
+
     def forward(self, s: Operands) -> Bound:
         label = type(s.module).__name__.lower()
         if s.isolated:
-            return Bound(torch.zeros_like(s.output), f"certified: {label}, exact")
-        index, valid = window_indices(s.module, s.inputs[0].shape, s.output.shape)
-        e = _gather(s.errors[0], index, valid, s.output, 0.0).amax(-1)
-        return Bound(e.reshape(s.output.shape), f"certified: {label}")
+            return Bound(nothing(s.output), f"certified: {label}, exact")
+        return Bound(s.module(s.errors[0]), f"certified: {label}")
 
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
         x, e_x = s.inputs[0], s.errors[0]
         label = type(s.module).__name__.lower()
-        index, valid = window_indices(s.module, x.shape, s.output.shape)
-        windows = _gather(x, index, valid, s.output, -math.inf)  # (planes, windows, kernel)
-        slack = _gather(e_x, index, valid, s.output, 0.0)
-        planes = windows.shape[0]
-        floor = (windows - 2 * slack).amax(-1, keepdim=True)
-        several = (windows + 2 * slack >= floor) & valid
-        contested = several.sum(-1, keepdim=True) > 1
-        top = (g.abs() + 2 * e_g).reshape(planes, -1, 1)
+        windows = _Windows(s.module, x, s.output)
+        own = windows.of(x, -math.inf)  # (planes, windows, kernel)
+        planes = own.shape[0]
+        top = (g.abs() + 2 * e_g if carries(e_g) else g.abs()).reshape(planes, -1, 1)
         e_top = e_g.reshape(planes, -1, 1)
-        size = _scatter(several * top, index, valid, x.shape)
-        carried = torch.where(contested & (slack.amax(-1, keepdim=True) > 0), top, e_top) * several
-        overlap = int(_scatter(valid.expand_as(several).to(x.dtype), index, valid, x.shape).amax()) if x.numel() else 1
-        e = _scatter(carried, index, valid, x.shape) + s.precision.gamma(max(0, overlap - 1)) * size
+        if s.isolated:
+            several = (own == own.amax(-1, keepdim=True)) & windows.valid
+            contested = several.sum(-1, keepdim=True) > 1
+            carried = several * e_top if carries(e_g) else None
+        else:
+            slack = windows.of(e_x, 0.0)
+            several = (own + 2 * slack >= (own - 2 * slack).amax(-1, keepdim=True)) & windows.valid
+            contested = several.sum(-1, keepdim=True) > 1
+            carried = torch.where(contested & (slack.amax(-1, keepdim=True) > 0), top, e_top) * several
+        size = windows.add_up(several * top)
+        overlap = windows.overlap
+        e = nothing(x) if carried is None else windows.add_up(carried)
+        if overlap > 1:
+            e = e + s.precision.gamma(overlap - 1) * size
         kinks = None
         if s.isolated and bool(contested.any()):
-            kinks = _kinks(x, windows, index, valid, g, s.precision.u)
+            index, valid = window_indices(s.module, x.shape, s.output.shape)
+            kinks = _kinks(x, own, index, valid, g, s.precision.u)
+        e = e * s.guard(overlap) if s.narrow and carries(e) else e
         return Backward((Bound(e, f"certified: {label} dx, n = {overlap}", size, kinks),))
+
+
+class _Windows:
+    """What the windows of a pooling step read: arrays (planes, windows, kernel) from arrays like the input, and back.
+
+    Windows that tile the input are its elements in another order; for others there is a list of indices.
+    """
+
+    def __init__(self, module: nn.Module, x: Tensor, output: Tensor) -> None:
+        dims = int(type(module).__name__[-2])
+        names = ("kernel_size", "stride", "padding", "dilation")
+        kernel, stride, padding, dilation = (as_tuple(getattr(module, name), dims) for name in names)
+        self.shape, size, count = x.shape, x.shape[-dims:], output.shape[-dims:]
+        self.tiles = kernel == stride and not any(padding) and set(dilation) == {1} and x.numel() > 0
+        self.tiles &= all(n == k * c for n, k, c in zip(size, kernel, count, strict=True))
+        planes = output.numel() // max(1, math.prod(count))
+        self.split = [planes, *(n for pair in zip(count, kernel, strict=True) for n in pair)]
+        self.order = [0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2)]
+        self.back = [self.order.index(axis) for axis in range(2 * dims + 1)]
+        self.sorted = [self.split[axis] for axis in self.order]
+        self.flat = (planes, math.prod(count), math.prod(kernel))
+        self.valid: Tensor = torch.ones((), dtype=torch.bool)
+        self.overlap, self.output = 1, output
+        if not self.tiles:
+            self.index, self.valid = window_indices(module, x.shape, output.shape)
+            read = _scatter(self.valid.expand(self.flat).to(x.dtype), self.index, self.valid, x.shape)
+            self.overlap = int(read.amax()) if x.numel() else 1
+
+    def of(self, a: Tensor, outside: float) -> Tensor:
+        """The windows of every plane, with ``outside`` where the padding is."""
+        if self.tiles:
+            return a.reshape(self.split).permute(self.order).reshape(self.flat)
+        return _gather(a, self.index, self.valid, self.output, outside)
+
+    def add_up(self, a: Tensor) -> Tensor:
+        """For every element of the input, the sum of what the windows that read it hold for it."""
+        if self.tiles:
+            return a.reshape(self.sorted).permute(self.back).reshape(self.shape)
+        return _scatter(a, self.index, self.valid, self.shape)
 
 
 def _kinks(x: Tensor, windows: Tensor, index: Tensor, valid: Tensor, g: Tensor, u: float) -> Kinks:
