@@ -144,8 +144,8 @@ class _ConvNd(Layer):
         check_input(self, x)
         weight = parameter(self, params, "weight", self.weight_shape, x.dtype)
         bias = parameter(self, params, "bias", (self.out_channels,), x.dtype) if self.bias else None
-        padded = batched(type(self).__name__, x, self.axes)  # (N, C, *L)
-        plan = self._plan(padded)
+        plan = self._known.get((x.shape, x.itemsize)) or self._plan(x)
+        padded = x if x.ndim == self.axes + 2 else x[None]  # (N, C, *L)
         if self.padding_mode != "zeros":
             padded = _window_pad.pad(padded, self.window, self.padding_mode)
 
@@ -171,20 +171,17 @@ class _ConvNd(Layer):
         return {}
 
     def _plan(self, x: Array) -> ConvPlan:
-        """How to convolve an input (N, C, *L); raises NNError if its size does not fit."""
-        key = x.shape, x.itemsize
-        if key not in self._known:
-            self._check_size(x.shape[1], x.shape[2:])
-            window, lengths = self.window, x.shape[2:]
-            if (
-                self.padding_mode != "zeros"
-            ):  # only zero padding is part of the convolution, the other modes come before it
-                none = (0,) * self.axes
-                sizes = zip(window.before, lengths, window.after, strict=True)
-                window, lengths = replace(window, before=none, after=none), tuple(map(sum, sizes))
-            shape = (*x.shape[:2], *lengths)
-            self._known[key] = plan_convolution(window, self.groups, shape, self.out_channels, x.itemsize)
-        return self._known[key]
+        """How to convolve an input; raises NNError if it cannot be one."""
+        window, (batch, channels, *rest) = self.window, batched(type(self).__name__, x, self.axes).shape
+        lengths = tuple(rest)
+        self._check_size(channels, lengths)
+        if self.padding_mode != "zeros":  # only zero padding is part of the convolution, other modes come before it
+            none = (0,) * self.axes
+            lengths = tuple(map(sum, zip(window.before, lengths, window.after, strict=True)))
+            window = replace(window, before=none, after=none)
+        plan = plan_convolution(window, self.groups, (batch, channels, *lengths), self.out_channels, x.itemsize)
+        self._known[x.shape, x.itemsize] = plan
+        return plan
 
     def _check_size(self, channels: int, lengths: Shape) -> None:
         name, w = type(self).__name__, self.window

@@ -3,6 +3,7 @@
 A convolution is a matrix product once the elements that each window covers stand in a column
 (im2col). What differs is how much of the columns exists at a time, and in which order:
 
+- *positions*: one small image, every element of its columns looked up.
 - *batch last*: all samples at once, as a slab (C, *L, N) whose innermost axis is the batch. For images with little
   work in each: the columns are copied in runs of N or more elements, and one product serves the whole batch.
 - *image by image*: a slab (C, *L, 1) for each sample, (N, C, *L) as it is. For images with much work in each: nothing
@@ -27,9 +28,12 @@ import math
 from dataclasses import dataclass, replace
 
 from ._formulation_columns import Columns
+from ._formulation_little import Little
 from ._formulation_threads import threads
 from ._window import Shape, Window
 
+#: elements of the columns of a single image up to which it is computed by positions
+LITTLE_IMAGE = 4096
 #: a batch of images of at most so many multiplications, or so many windows, each is computed batch last
 SMALL_IMAGE = 1_000_000
 FEW_WINDOWS = 128
@@ -59,6 +63,7 @@ class ConvPlan:
     part: int  # samples to compute at a time
     columns: Columns  # of the input
     turned: Columns | None  # of the upstream gradient, to gather ∂L/∂x; None: scatter it
+    little: Little | None  # one small image
     at_once: bool  # no loop: all columns fit into a block, and there is nothing to share
     big: bool  # worth sharing between threads
 
@@ -99,6 +104,7 @@ def plan_convolution(window: Window, groups: int, x_shape: Shape, out_channels: 
         part=max(1, ROW // row) if batch_last else batch,
         columns=columns,
         turned=turned_columns,
+        little=Little(columns, out_channels) if batch == groups == 1 and columns.size <= LITTLE_IMAGE else None,
         at_once=batch_last and not big and all(c.rows >= c.outputs[0] for c in (columns, turned_columns) if c),
         big=big,
     )

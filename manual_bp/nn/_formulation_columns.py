@@ -97,6 +97,11 @@ class Columns:
         """Columns in a row of windows."""
         return math.prod(self.outputs[1:]) * self.samples
 
+    @property
+    def size(self) -> int:
+        """Elements of all columns."""
+        return self.groups * self.height * self.width * self.outputs[0]
+
     @cached_property
     def rows(self) -> int:
         """Rows of windows in a block."""

@@ -25,6 +25,8 @@ def forward(x: Array, weight: Array, bias: Array | None, plan: ConvPlan) -> Arra
     Y = W X + b with the kernels as rows of W (G, O/G, C/G K) and the windows as columns of X (G, C/G K, P M). In
     memory the batch may lie innermost.
     """
+    if plan.little is not None:
+        return plan.little.forward(x, weight, bias)
     if plan.part < len(x):
         y = np.empty((len(x), plan.out_channels, *plan.outputs), x.dtype)
         for part in _parts(plan, len(x)):
@@ -58,6 +60,8 @@ def forward(x: Array, weight: Array, bias: Array | None, plan: ConvPlan) -> Arra
 
 def backward(x: Array, weight: Array, upstream: Array, plan: ConvPlan) -> tuple[Array, Array, Array]:
     """(∂L/∂x, ∂L/∂w, ∂L/∂b) from upstream δ = ∂L/∂y (N, O, *P)."""
+    if plan.little is not None:
+        return plan.little.backward(x, weight, upstream)
     if plan.part < len(x):
         dx, dw, db = np.empty(x.shape, x.dtype), np.zeros_like(weight), np.zeros(len(weight), x.dtype)
         for part in _parts(plan, len(x)):
