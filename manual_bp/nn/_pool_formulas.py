@@ -23,7 +23,7 @@ _BITS = {2: np.int16, 4: np.int32, 8: np.int64}
 
 def max_pool(x: Array, taps: Taps) -> tuple[Array, Array | None]:
     """Output y (N, C, *P) of x (N, C, *L), and for little inputs where in the padded x each came from."""
-    if math.prod(x.shape[:2]) * taps.positions.size <= LITTLE_POOL:
+    if x.shape[0] * x.shape[1] * taps.size <= LITTLE_POOL:
         padded = np.ascontiguousarray(taps.pad(x, -math.inf))
         winners, y = _winners(padded, taps)
         return y.reshape(*x.shape[:2], *taps.outputs), winners
@@ -42,7 +42,7 @@ def _winners(padded: Array, taps: Taps) -> tuple[Array, Array]:
 
     Both are (N C, P).
     """
-    elements = padded.reshape(-1, math.prod(taps.reach))  # (N C, L̄)
+    elements = padded.reshape(-1, taps.elements)  # (N C, L̄)
     windows = elements.take(taps.positions, axis=1)  # (N C, P, K)
     tap = windows.argmax(axis=-1)  # the first NaN, else the first maximum, be it padding
     first = taps.first_positions(len(elements))

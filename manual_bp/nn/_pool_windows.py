@@ -84,18 +84,28 @@ class Taps:
     @cached_property
     def tiling(self) -> bool:
         """Whether every element of the padded input belongs to exactly one window."""
-        return self.disjoint and prod(self.reach) == prod(self.outputs) * prod(self.window.kernel)
+        return self.disjoint and self.elements == self.size
+
+    @cached_property
+    def elements(self) -> int:
+        """Padded elements of a channel."""
+        return prod(self.reach)
+
+    @cached_property
+    def size(self) -> int:
+        """Elements of all windows of a channel."""
+        return prod(self.outputs) * prod(self.window.kernel)
 
     @cached_property
     def positions(self) -> npt.NDArray[np.intp]:
         """Where each tap of each window lies among the padded elements of a channel, (P, K)."""
-        elements = np.arange(prod(self.reach), dtype=np.intp).reshape(self.reach)
+        elements = np.arange(self.elements, dtype=np.intp).reshape(self.reach)
         return np.stack([elements[tap].reshape(-1) for tap in self.all], axis=-1)
 
     def first_positions(self, channels: int) -> npt.NDArray[np.intp]:
         """Where the first tap of each window lies among the padded elements of so many channels, (N C, P)."""
         if channels not in self._known:
-            start = np.arange(channels)[:, None] * prod(self.reach)
+            start = np.arange(channels)[:, None] * self.elements
             self._known[channels] = start + self.positions[:, 0]
         return self._known[channels]
 
