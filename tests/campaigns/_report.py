@@ -82,13 +82,13 @@ def _beside(result: dict[str, Any]) -> str:
             row += [_of(v["flagged"] for v in said), "-" if name in GRADCHECK else _of(v["blamed"] for v in said)]
         for dtype in ("float64", "float32"):
             right = [r for r in result.get("right", []) if r["dtype"] == dtype and name in r["alarms"]]
-            alarms, runs = sum(r["alarms"][name] for r in right), sum(r["probes"] for r in right)
+            alarms, runs = sum(r["alarms"][name] for r in right), sum(r["probes"][name] for r in right)
             row.append(f"{alarms}/{runs}" if runs else "-")
         rows.append(tuple(row))
     notes = (
         "One place for each mistake, in the smallest network where it makes a difference; false alarms: right",
         "networks, each probe by itself. For ours the blame is exact: all faulty quantities, no other. assert_close,",
-        "np.allclose, gradcheck: defaults; gradcheck in float64, on networks of at most 400 numbers. CS231n:",
+        "np.allclose, gradcheck: defaults; gradcheck: float64, networks of at most 200 numbers, three probes. CS231n:",
         "max |a - b| / max(1e-8, |a| + |b|) of weights' and input's gradients: below 1e-7 right, above 1e-2 wrong.",
     )
     return "\n".join(["the same mistakes by other criteria", *_table(rows), *(f"  {note}" for note in notes)])
