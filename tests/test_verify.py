@@ -311,7 +311,7 @@ def test_what_is_changed_in_place_is_a_difference(data: Any, name: str) -> None:
 
     report = verify(sneaky, Residual(), x=data[0], y=data[1], loss=nn.MSELoss())
     assert blamed(report) == {name}
-    assert {f.kind for f in report.findings} == {"mutation"}
+    assert "mutation" in {f.kind for f in report.findings}
 
 
 def test_wrong_shapes_dtypes_and_nan_are_statuses(data: Any) -> None:

@@ -16,7 +16,7 @@ from manual_bp.errors import ManualBPError
 from manual_bp.layer_objects import _methods
 from manual_bp.layer_objects._parameters import Wiring, find_parameters
 from manual_bp.layer_objects._paths import read
-from manual_bp.layer_objects._views import View, agreement, identity, input_views, output_views, view_of, views
+from manual_bp.layer_objects._views import View, agreement, grouped, identity, input_views, output_views, view_of, views
 from manual_bp.layer_objects._wired import Wired
 from manual_bp.trace import Array
 
@@ -174,7 +174,7 @@ def _options(
                 continue
             runs = True
             for wiring in wirings:
-                for chosen in _parameter_options(wired.layer, wiring, params, said):
+                for chosen in _parameter_options(wired.layer, wiring, params, said, view):
                     yield _Option(wiring, chosen, view, selected, expected)
     if not runs:
         assert refused is not None
@@ -192,7 +192,7 @@ def _input_options(x: Array, module: Any, said: Mapping[str, str], x_view: View 
 
 
 def _parameter_options(
-    layer: Any, wiring: Wiring, params: Mapping[str, Array], said: Mapping[str, str]
+    layer: Any, wiring: Wiring, params: Mapping[str, Array], said: Mapping[str, str], x: View
 ) -> Iterator[dict[str, tuple[View, ...]]]:
     """All combinations of parameter layouts that the shapes allow, the likeliest first."""
     each: list[list[tuple[View, ...]]] = []
@@ -203,7 +203,7 @@ def _parameter_options(
         if name in said:
             each.append([tuple(view_of(said[name], one, part, ()) for one in held)])
             continue
-        options = [list(views(one, part)) for one in held]
+        options = [[g for view in views(one, part) for g in (*grouped(view, x), view)] for one in held]
         if not all(options):
             raise ManualBPError(
                 f"the layer's {name} has shape {held[0]}, torch's {part}",

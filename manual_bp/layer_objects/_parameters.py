@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -232,6 +233,7 @@ def _parts(prefix: str, owner: Any) -> Iterator[tuple[str, Any]]:
 # ---------------------------------------------------------------------- gradients
 
 
+@cache
 def gradient_paths(name: str, parameter: str) -> str:
     """Where the gradient of what is at ``parameter`` may be after the backward pass, separated by ``|``."""
     path, cut = _cut(parameter)
@@ -277,6 +279,8 @@ def _split(path: str) -> tuple[str, str, str]:
     owner, _, word = path.rpartition(".")
     if word in BOXES and owner:
         return _split(owner)
+    if owner.rpartition(".")[2] in _BAGS:  # params.W is params['W']
+        owner = owner.rpartition(".")[0]
     return owner, word, ""
 
 

@@ -113,6 +113,17 @@ def output_views(layer: tuple[int, ...], torch: tuple[int, ...], x: View) -> Ite
     yield from views(layer, torch)
 
 
+def grouped(view: View, x: View) -> Iterator[View]:
+    """A dense weight whose inputs are the elements of an image, in the order in which the layer flattened it."""
+    inner = x.opened[1:]
+    if len(x.layer) != 2 or len(inner) < 2 or len(view.axes) != 2 or x.axes[0] != 0 or view.torch[1] != x.torch[1]:
+        return
+    at = view.axes[1]  # the layer's axis of inputs
+    opened = (*view.opened[:at], *inner, *view.opened[at + 1 :])
+    outputs = view.axes[0] if view.axes[0] < at else view.axes[0] + len(inner) - 1
+    yield View(view.layer, view.torch, opened, (outputs, *(at + a - 1 for a in x.axes[1:])))
+
+
 def view_of(text: str, layer: tuple[int, ...], torch: tuple[int, ...] | None, near: Iterable[tuple[int, ...]]) -> View:
     """The view that a layout such as "HWIO" or "N(HWC)" means.
 

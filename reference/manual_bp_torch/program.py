@@ -52,11 +52,14 @@ class Structure:
         Taps that are the output of one leaf module whose inputs are taps too: the module's name and those inputs.
     output
         The tap that the loss reads, if it reads exactly one.
+    aliases
+        Modules made of others whose output is one of theirs: name -> the tap's.
     """
 
     segments: dict[str, Segment]
     calls: dict[str, tuple[str, tuple[str, ...]]]
     output: str | None
+    aliases: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -66,6 +69,7 @@ class _Recorder(Taps):
     raw: dict[str, Tensor] = field(default_factory=dict)
     handed: dict[str, Tensor] = field(default_factory=dict)
     calls: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
 
     def unique(self, name: str) -> str:
         """``name``, or ``name#2`` the second time (a module that is called twice)."""
@@ -211,7 +215,10 @@ class Program:
                     for i, part in enumerate(output)
                 ]
                 return type(output)(parts) if not hasattr(output, "_fields") else type(output)(*parts)
-            if not _floating(output) or (not leaf and taps.name_of(output) is not None):
+            if not _floating(output):
+                return output
+            if not leaf and (known := taps.name_of(output)) is not None:
+                taps.aliases[name] = known
                 return output
             reads = [taps.name_of(i) for i in inputs]
             tapped = taps.unique(name)
@@ -272,7 +279,8 @@ class Program:
         parameter = {id(leaf): name for name, leaf in leaves.items()}
         segments = {name: _walk(name, raw, ends, parameter) for name, raw in taps.raw.items() if name != INPUT}
         reads = segments[LOSS].reads if LOSS in segments else ()
-        return Structure(segments, dict(taps.calls), reads[0] if len(set(reads)) == 1 else None)
+        output = reads[0] if len(set(reads)) == 1 else None
+        return Structure(segments, dict(taps.calls), output, dict(taps.aliases))
 
     def plan(self, structure: Structure, wide: nn.Module | None, wide_loss: Any) -> Plan:
         """The steps whose bounds can be certified: one known module between taps."""

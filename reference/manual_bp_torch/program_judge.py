@@ -6,7 +6,7 @@ stochastic arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from manual_bp_torch.bounds import Bound, Precision
 from manual_bp_torch.certify import certify
 from manual_bp_torch.judge import alternatives_of, expected_of, kink_set_of, verdict_of
 from manual_bp_torch.program import INPUT, LOSS, Program, Structure
-from manual_bp_torch.stochastic import spread
+from manual_bp_torch.stochastic import Nudge, spread
 from manual_bp_torch.tapping import Pass
 from manual_bp_torch.weights import to_numpy, to_torch
 
@@ -123,11 +123,14 @@ class ProgramJudge:
         claims = self._claims(candidate, found)
         replay, _ = self.program.run(setting.params, setting.x, setting.y, claims=claims)
         with torch.no_grad():
-            isolated = self._bounds(setting, replay, structure, claims)
-            end = self._bounds(setting, found, structure, {})
+            silent = self.unasked(structure) - candidate.keys()
+            isolated = self._bounds(setting, replay, structure, claims, silent)
+            end = self._bounds(setting, found, structure, {}, silent)
         items = []
         for quantity in self.quantities(setting, found, structure):
             name = quantity.name
+            if name in silent:
+                continue
             if name in names:
                 quantity = Quantity(
                     name=name, kind=quantity.kind, step=quantity.step, symbol=quantity.symbol, equation=names[name]
@@ -165,23 +168,30 @@ class ProgramJudge:
         return (f"{structure.output}{GRAD}",) if self.program.upstream_given and structure.output else ()
 
     def _bounds(
-        self, setting: Setting, found: Pass, structure: Structure, claims: Mapping[str, Tensor]
+        self,
+        setting: Setting,
+        found: Pass,
+        structure: Structure,
+        claims: Mapping[str, Tensor],
+        silent: Collection[str] = (),
     ) -> dict[str, Bound]:
-        """Certified where there is a rule, calibrated elsewhere."""
+        """Certified where there is a rule, calibrated elsewhere; nothing for what nobody asks for."""
         used = {n: _widen(claims.get(n, t)) for n, t in {**setting.params, **found.values}.items()}
         grads = {n: _widen(claims.get(n, t)) for n, t in found.grads.items()}
         plan = self.program.plan(structure, self.wide.module, self.wide.loss)
         target = _widen(setting.y)
         bounds = certify(plan, used, grads, target, self.precision, claimed={*claims, INPUT, *self._handed(structure)})
-        given = {INPUT, *setting.params}
+        given = {INPUT, *setting.params, *silent}
         missing = [name for name in {**found.values, **found.grads} if name not in bounds and name not in given]
         if not missing:
             return bounds
         wide = setting.widened()
         widened = {name: _widen(claim) for name, claim in claims.items()}
 
-        def again() -> dict[str, Tensor]:
-            moved, _ = self.wide.run(wide.params, wide.x, wide.y, claims=widened)
+        def again(nudge: Nudge) -> dict[str, Tensor]:
+            # exact numbers of both sides, all of them; what stands on a kink is moved off it, to either side
+            params, claimed = ({name: nudge(t) for name, t in d.items()} for d in (wide.params, widened))
+            moved, _ = self.wide.run(params, nudge(wide.x), wide.y, claims=claimed)
             return {name: {**moved.values, **moved.grads}[name] for name in missing}
 
         estimates = spread(again, u=self.precision.u, eta=self.precision.eta)

@@ -6,6 +6,10 @@ Vignes 1993). How far the results move is how far rounding moves them, cancellat
 reduction over n terms may be off by n roundings rather than by one, so the spread is multiplied by 16 + n, n the
 longest reduction that the pass contains.
 
+Where a function has no derivative (ReLU at 0, equal maxima) rounding shows nothing, since the operands are exact, and
+yet two right implementations may differ. So exact zeros and equal elements of what goes into a segment are moved by
+next to nothing, to one side in one sample and to the other in the next: samples come in pairs of opposite signs.
+
 This estimates; it does not prove. Checks that rest on it say "calibrated".
 """
 
@@ -17,11 +21,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map
 
-#: How many perturbed passes there are; the spread is the largest deviation among them.
-SAMPLES = 4
+#: How many perturbed passes there are, in pairs of opposite signs; the spread is the largest deviation among them.
+SAMPLES = 6
+
+#: What moves an operand off a kink.
+Nudge = Callable[[Any], Any]
 
 #: Views and copies: they do not round.
 _EXACT = frozenset(
@@ -89,13 +96,21 @@ _EXACT = frozenset(
 )
 
 
-class Perturbed(TorchDispatchMode):
-    """While active, every floating result is perturbed by one rounding; ``longest`` is the longest reduction met."""
+#: Far below anything that a program adds to it, far above what underflows.
+_LEAST = 1e-290
 
-    def __init__(self, u: float, seed: int) -> None:
-        super().__init__()
+
+class Perturbed(TorchDispatchMode):
+    """While active, every floating result is perturbed by one rounding; ``longest`` is the longest reduction met.
+
+    ``flip`` turns all signs of the same seed round.
+    """
+
+    def __init__(self, u: float, seed: int, *, flip: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch does not annotate it
         self.u = u
         self.longest = 1
+        self.side = -1.0 if flip else 1.0
         self.generator = torch.Generator().manual_seed(seed)
 
     def __torch_dispatch__(
@@ -111,10 +126,23 @@ class Perturbed(TorchDispatchMode):
     def _perturb(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.device.type != "cpu":
             return value
-        sign = torch.randint(0, 2, value.shape, generator=self.generator, dtype=torch.int8)
-        sign = (2 * sign - 1).to(value.dtype)
+        sign = self._signs(value)
         # the smallest of pushes at an exact zero: what stands on a kink falls to either side
-        return value * (1 + self.u * sign) + 1e-290 * sign
+        return value * (1 + self.u * sign) + _LEAST * sign
+
+    def _signs(self, value: Tensor) -> Tensor:
+        sign = torch.randint(0, 2, value.shape, generator=self.generator, dtype=torch.int8)
+        return self.side * (2 * sign - 1).to(value.dtype)
+
+    def nudge(self, value: Any) -> Any:
+        """An exact operand, its zeros and its equal elements moved by next to nothing."""
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.numel() < 2:
+            return value
+        with _disable_current_modes():  # these operands are exact, not results
+            _, place, count = value.unique(return_inverse=True, return_counts=True)
+            shared = (count[place] > 1).to(value.dtype)
+            sign = self._signs(value)
+            return torch.where(value == 0, _LEAST * sign, value * (1 + 2.0**-50 * shared * sign))
 
 
 def _reduction_length(name: str, args: tuple[Any, ...], out: Any) -> int:
@@ -141,20 +169,22 @@ def _reduction_length(name: str, args: tuple[Any, ...], out: Any) -> int:
     return 1
 
 
-def spread(run: Callable[[], dict[str, Tensor]], *, u: float, eta: float) -> dict[str, Tensor]:
+def spread(run: Callable[[Nudge], dict[str, Tensor]], *, u: float, eta: float) -> dict[str, Tensor]:
     """One-sided error estimates of everything that ``run`` computes, by name.
 
     Parameters
     ----------
     run
-        Runs the program in float64 and returns its results; called once plainly and SAMPLES times perturbed.
+        Runs the program in float64 and returns its results, its exact operands passed through the nudge it is given;
+        called once plainly and SAMPLES times perturbed.
     """
-    plain = run()
+    plain = run(lambda value: value)
     largest = {name: torch.zeros_like(value) for name, value in plain.items()}
     longest = 1
-    for seed in range(SAMPLES):
-        with Perturbed(u, seed) as mode:
-            moved = run()
+    for sample in range(SAMPLES):
+        mode = Perturbed(u, sample // 2, flip=bool(sample % 2))
+        with mode:
+            moved = run(mode.nudge)
         longest = max(longest, mode.longest)
         for name, value in moved.items():
             largest[name] = torch.maximum(largest[name], torch.nan_to_num((value - plain[name]).abs()))
