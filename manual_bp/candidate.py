@@ -77,11 +77,11 @@ class Naming:
         self.names = dict(names or {})
         self.layouts = dict(layouts or {})
         self.back = {theirs: own for own, theirs in self.names.items()}
-        self.output: str | None = None
+        self.aliases: Mapping[str, str] = {}
 
-    def call_output(self, name: str | None) -> None:
-        """Let the candidate say "output" for what the loss reads, whatever the reference calls it."""
-        self.output = name
+    def also(self, aliases: Mapping[str, str]) -> None:
+        """Further names of the reference's own quantities: "output", modules that are made of others."""
+        self.aliases = dict(aliases)
 
     def reference_name(self, own: str) -> str:
         """What the reference calls a quantity of the candidate's."""
@@ -90,7 +90,7 @@ class Naming:
         base = own.removesuffix(GRAD)
         if base in self.names:
             return self.names[base] + GRAD
-        return own.replace("output", self.output, 1) if base == "output" and self.output else own
+        return self.aliases[base] + own[len(base) :] if base in self.aliases else own
 
     def own_name(self, reference: str) -> str:
         """What the candidate calls one of the reference's quantities."""

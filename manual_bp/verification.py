@@ -171,7 +171,8 @@ def _judge(
 ) -> tuple[tuple[Check, ...], list[Finding]]:
     setting = session.setting(probe)
     found, structure = session.judge.record(setting)
-    session.naming.call_output(None if "output" in found.values else structure.output)
+    named = {"output": structure.output} if structure.output else {}
+    session.naming.also({n: tap for n, tap in {**named, **structure.aliases}.items() if n not in found.values})
     session.steps = session.steps or session.judge.steps(found, structure)
     expected = {name: tuple(t.shape) for name, t in {**found.values, **found.grads}.items()}
     shapes = [shape for shape in expected.values() if len(shape) > 2]
