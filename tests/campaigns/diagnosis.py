@@ -154,9 +154,8 @@ def _say(title: str, count: Count, details: bool) -> None:
     write(f"  unexplained                 {count.share('unexplained')}\n")
     write(f"  named wrongly               {count.share('wrong')}\n")
     write(f"  in the catalogue's words    {100 * count.words / max(count.total, 1):5.1f} %\n")
-    write(
-        f"  seconds a diagnosis         median {np.median(seconds):.2f}, 95 % {np.quantile(seconds, 0.95):.2f}, longest {seconds.max():.2f}\n"
-    )
+    median, most, longest = np.median(seconds), np.quantile(seconds, 0.95), seconds.max()
+    write(f"  seconds a diagnosis         median {median:.2f}, 95 % {most:.2f}, longest {longest:.2f}\n")
     for kind, lines in (("named wrongly", count.wrong), ("unexplained", count.silent)) if details else ():
         for line in lines:
             write(f"    {kind}: {line}\n")
