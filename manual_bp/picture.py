@@ -43,6 +43,8 @@ def picture(
         else np.broadcast_to(limit, candidate.shape).reshape(count, rows, cols)
     )
     worst = _worst_of_planes(c, r, a)
+    if worst.max() > 1.0 - 1e-6:
+        worst = _worst_of_planes(c, r, a, exactly=True)
     keep = planes or (4 if worst.max() <= 1.0 else 16)
     # worst first; a stable order among equals
     order = np.argsort(-worst, kind="stable")[:keep]
@@ -50,16 +52,28 @@ def picture(
     return Picture(against=against, planes_total=count, planes=chosen)
 
 
-def _worst_of_planes(c: Array, r: Array, a: Array) -> Array:
-    """The largest error of each plane, in units of what is allowed; a few planes at a time."""
+def _worst_of_planes(c: Array, r: Array, a: Array, *, exactly: bool = False) -> Array:
+    """The largest error of each plane, in units of what is allowed; a few planes at a time.
+
+    In the arrays' own precision, which is fast and off by a few roundings, or ``exactly``.
+    """
     count, rows, cols = c.shape
     worst = np.empty(count)
     several = max(1, CHUNK // (rows * cols))
     for start in range(0, count, several):
         part = slice(start, start + several)
-        used = excess(c[part], r[part], a if len(a) == 1 else a[part])[1]
-        worst[part] = used.reshape(len(used), -1).max(axis=1)
-    return np.nan_to_num(worst, nan=np.inf)
+        limit = a if len(a) == 1 else a[part]
+        with np.errstate(all="ignore"):
+            used = np.subtract(c[part], r[part], dtype=np.float64 if c.dtype.kind != "f" else None)
+            finite = not exactly and np.isfinite(used.sum())
+            if finite:
+                np.divide(used, limit, out=used, casting="same_kind")
+                # 0 / 0, an error of 0 where none is allowed, is NaN and counts as 0
+                worst[part] = np.fmax(np.fmax.reduce(used, axis=(1, 2)), -np.fmin.reduce(used, axis=(1, 2)))
+        if not finite:
+            worst[part] = excess(c[part], r[part], limit)[1].reshape(len(used), -1).max(axis=1)
+            np.nan_to_num(worst[part], copy=False, nan=np.inf)
+    return np.nan_to_num(worst, nan=0.0)
 
 
 def _planes(c: Array, r: Array, a: Array, order: Array, leading: tuple[int, ...]) -> tuple[Plane, ...]:
@@ -79,12 +93,14 @@ def _planes(c: Array, r: Array, a: Array, order: Array, leading: tuple[int, ...]
         inside = cells.reshape(count, high, wide, -1).argmax(axis=-1)
         top, left = np.arange(high)[:, None] * block[0], np.arange(wide) * block[1]
         at = ((top + inside // block[1]) * cols + left + inside % block[1]).reshape(count, -1)
-    numbers = [np.take_along_axis(side.reshape(count, -1), at, axis=1).tolist() for side in (c, r, used)]
-    plain = c.tobytes() == r.tobytes()
+    numbers = [
+        _shorter(np.take_along_axis(side.reshape(count, -1), at, axis=1), digits)
+        for side, digits in ((c, 9), (r, 9), (used, 3))  # enough for float32, and few enough for a small record
+    ]
     planes = []
     for i, flat in enumerate(order):
         index = tuple(int(n) for n in np.unravel_index(flat, leading or (1,)))[: len(leading)]
-        candidate = tuple(map(_short, numbers[0][i]))
+        candidate, reference, share = (tuple(side[i]) for side in numbers)
         planes.append(
             Plane(
                 label=_label(index),
@@ -93,16 +109,32 @@ def _planes(c: Array, r: Array, a: Array, order: Array, leading: tuple[int, ...]
                 cols=wide,
                 block=block,
                 candidate=candidate,
-                reference=candidate if plain else tuple(map(_short, numbers[1][i])),
-                used=tuple(numbers[2][i]) if plain else tuple(_short(number, 3) for number in numbers[2][i]),
+                reference=reference,
+                used=share,
             )
         )
     return tuple(planes)
 
 
-def _short(value: float, digits: int = 9) -> float:
-    """A number as a picture needs it: enough digits for float32, few enough for a small record."""
-    return float(f"{value:.{digits}g}") if value else value
+def _shorter(numbers: Array, digits: int) -> list[list[float]]:
+    """The numbers rounded to so many digits; a whole number over an exact power of ten is the nearest to its text."""
+    a = numbers.astype(np.float64)
+    with np.errstate(all="ignore"):
+        shift = digits - 1 - np.floor(np.log10(np.abs(a)))
+        steps = np.nan_to_num(shift).clip(-22, 22).astype(int)
+        up, down = _TENS[steps.clip(0)], _TENS[(-steps).clip(0)]
+        out = np.rint(a * up / down) / up * down
+    unusual = (np.abs(shift) > 22) & np.isfinite(a) & (a != 0)
+    plain = ~np.isfinite(a) | (a == 0)
+    out[plain] = a[plain]
+    if unusual.any():
+        out[unusual] = [float(f"{number:.{digits}g}") for number in a[unusual].tolist()]
+    found: list[list[float]] = out.tolist()
+    return found
+
+
+#: 1, 10, ..., 10²², which are exact.
+_TENS = np.array([float(10**k) for k in range(23)])
 
 
 def _label(index: tuple[int, ...]) -> str:

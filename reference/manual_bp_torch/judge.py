@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,20 +21,28 @@ from manual_bp.nn import Dropout, Optimizer
 from manual_bp.report import Check, Referee
 from manual_bp.trace import GRAD, NEW, Array, Quantity, Trace
 from manual_bp_torch.bounds import INFLATION, Bound, Kinks, Precision, update_bound
+from manual_bp_torch.bounds._model import constant, nothing
 from manual_bp_torch.build import TORCH_DTYPES, build, loss_for, optimizer_for
 from manual_bp_torch.certify import Plan, PlanStep, certify
 from manual_bp_torch.tapping import Pass, run_pass
-from manual_bp_torch.weights import load, to_numpy, to_torch
+from manual_bp_torch.weights import load, to_torch
 
 _WIDE = torch.float64
+
+#: Elements of a trace up to which a second thread does not pay.
+LITTLE = 1 << 17
 
 
 @dataclass(frozen=True)
 class _Side:
-    """One pass of torch with its bounds; ``used`` is what each step was given, in float64."""
+    """One pass of torch with its bounds."""
 
     found: Pass
     bounds: dict[str, Bound]
+
+    def of(self, name: str) -> Tensor | None:
+        """A value or gradient of the pass."""
+        return self.found.grads.get(name, self.found.values.get(name))
 
 
 class Judge:
@@ -100,9 +109,9 @@ class Judge:
         inputs = {name: to_torch(a) for name, a in params.items()}
         target = to_torch(y)
         quantities = self.network.quantities()
-        claims = self._claims(candidate, params, x)
-        with torch.no_grad():
+        with torch.no_grad(), _one_thread_for(candidate):
             end = self._side(self.module, self.loss, inputs, to_torch(x), target, {})
+            claims = self._claims(candidate, end.found)
             iso = self._side(self.module, self.loss, inputs, to_torch(x), target, claims)
             given = {INPUT: to_torch(x), **inputs}
             updates = {}
@@ -110,28 +119,17 @@ class Judge:
                 updates = self._updates(self.network.optimizer, inputs, end, iso, claims)
             return tuple(self._item(q, given, end, iso, updates) for q in quantities)
 
-    def _claims(self, candidate: Trace, params: Mapping[str, Array], x: Array) -> dict[str, Tensor]:
-        shapes = self._shapes(params, x)
+    def _claims(self, candidate: Trace, own: Pass) -> dict[str, Tensor]:
+        """What can be substituted: of the shape and dtype of torch's own."""
+        shapes = {name: tuple(t.shape) for name, t in own.values.items()}
+        shapes |= {name + GRAD: shape for name, shape in shapes.items() if name != self.network.loss_name}
         name_of_dtype = str(self.dtype).removeprefix("torch.")
         claims = {
-            name: to_torch(array)
+            name: shared(array)
             for name, array in candidate.items()
-            if name in shapes and array.shape == shapes[name] and str(array.dtype) == name_of_dtype
+            if array.shape == shapes.get(name) and str(array.dtype) == name_of_dtype
         }
         return without_improbable(claims, self.network.output, self.loss)
-
-    def _shapes(self, params: Mapping[str, Array], x: Array) -> dict[str, tuple[int, ...]]:
-        """Shape of every quantity that can be substituted; found by running the module once on nothing but shapes."""
-        found: dict[str, tuple[int, ...]] = {INPUT: x.shape, self.network.loss_name: ()}
-        values = {INPUT: to_torch(x)}
-        with torch.no_grad():
-            for step in self.plan.steps:
-                own = self.module.get_submodule(step.name)
-                state = {local: to_torch(params[name]) for local, name in step.params.items()}
-                values[step.name] = torch.func.functional_call(own, state, tuple(values[i] for i in step.inputs))
-                found[step.name] = tuple(values[step.name].shape)
-        found |= {name: tuple(params[name].shape) for name in self._parameters}
-        return {**found, **{name + GRAD: shape for name, shape in found.items() if name != self.network.loss_name}}
 
     def _side(
         self,
@@ -142,7 +140,23 @@ class Judge:
         y: Tensor,
         claims: Mapping[str, Tensor],
     ) -> _Side:
-        found = run_pass(
+        found = self._run(module, loss, inputs, x, y, claims)
+        values = {**found.values, **{n: inputs[n] for n in self._buffers}}
+        used = {name: claims.get(name, t) for name, t in values.items()}
+        grads = {n: claims.get(n, t) for n, t in found.grads.items()}
+        bounds = certify(self.plan, used, grads, y, self.precision, claimed=claims.keys())
+        return _Side(found, bounds)
+
+    def _run(
+        self,
+        module: nn.Module,
+        loss: nn.Module,
+        inputs: Mapping[str, Tensor],
+        x: Tensor,
+        y: Tensor,
+        claims: Mapping[str, Tensor],
+    ) -> Pass:
+        return run_pass(
             module,
             loss,
             {name: inputs[name] for name in self._parameters},
@@ -153,12 +167,6 @@ class Judge:
             loss_name=self.network.loss_name,
             claims=claims,
         )
-        values = {**found.values, **{n: inputs[n] for n in self._buffers}}
-        used = {name: claims.get(name, t).to(_WIDE) for name, t in values.items()}
-        grads = {n.removesuffix(GRAD) + GRAD: claims.get(n, t).to(_WIDE) for n, t in found.grads.items()}
-        target = y.to(_WIDE) if y.is_floating_point() else y
-        bounds = certify(self.plan, used, grads, target, self.precision, claimed=claims.keys())
-        return _Side(found, bounds)
 
     def _updates(
         self,
@@ -183,7 +191,7 @@ class Judge:
                 assert g is not None
                 carried = side.bounds.get(name + GRAD)
                 zero = torch.zeros_like(before[name])
-                e_g = zero if name + GRAD in own or carried is None else carried.e
+                e_g = zero if name + GRAD in own or carried is None else carried.e.to(_WIDE)
                 new = parameter.detach()
                 bound = update_bound(stepper, new.to(_WIDE), before[name], g.to(_WIDE), e_g, self.precision)
                 found[name] = expected_of(new, bound)
@@ -205,17 +213,14 @@ class Judge:
             isolated, end_to_end = updates[name]
             return Item(quantity=quantity, isolated=isolated, end_to_end=end_to_end)
         if name in given:
-            same = Bound(torch.zeros(given[name].shape, dtype=_WIDE), "identical: both sides are given the same bits")
+            same = Bound(nothing(given[name]), "identical: both sides are given the same bits")
             answer = expected_of(given[name], same)
             return Item(quantity=quantity, isolated=answer, end_to_end=answer)
-        found_iso, found_end = ({**side.found.values, **side.found.grads}.get(name) for side in (iso, end))
+        found_iso, found_end = iso.of(name), end.of(name)
         if found_iso is None or found_end is None:
             # nothing depends on it: its gradient is zero
             like = given.get(name.removesuffix(GRAD), torch.zeros(()))
-            zero = torch.zeros_like(like)
-            answer = expected_of(
-                zero, Bound(torch.zeros(like.shape, dtype=_WIDE), "exact: the loss does not depend on it")
-            )
+            answer = expected_of(torch.zeros_like(like), Bound(nothing(like), "exact: the loss does not depend on it"))
             return Item(quantity=quantity, isolated=answer, end_to_end=answer)
         bound_iso, bound_end = iso.bounds.get(name), end.bounds.get(name)
         return Item(
@@ -238,27 +243,19 @@ class Judge:
         suspects = [c.name for c in checks if c.status in ("wrong", "nonfinite") and not c.name.endswith(NEW)]
         if self.dtype == _WIDE or not suspects:
             return {}
-        claims = self._claims(candidate, params, x)
         inputs = {name: to_torch(a) for name, a in params.items()}
-        target = to_torch(y)
+        wide = {name: t.to(_WIDE) if t.is_floating_point() else t for name, t in inputs.items()}
+        target, data = to_torch(y), to_torch(x)
         wide_y = target.to(_WIDE) if target.is_floating_point() else target
         with torch.no_grad():
-            iso = self._side(self.module, self.loss, inputs, to_torch(x), target, claims)
-            truth = run_pass(
-                self._wide,
-                self._wide_loss,
-                {n: inputs[n].to(_WIDE) for n in self._parameters},
-                {n: inputs[n].to(_WIDE) if inputs[n].is_floating_point() else inputs[n] for n in self._buffers},
-                to_torch(x).to(_WIDE),
-                wide_y,
-                names=tuple(node.name for node in self.network.nodes),
-                loss_name=self.network.loss_name,
-                claims={n: t.to(_WIDE) for n, t in claims.items()},
-            )
+            claims = self._claims(candidate, self._run(self.module, self.loss, inputs, data, target, {}))
+            iso = self._side(self.module, self.loss, inputs, data, target, claims)
+            wide_claims = {n: t.to(_WIDE) for n, t in claims.items()}
+            truth = self._run(self._wide, self._wide_loss, wide, data.to(_WIDE), wide_y, wide_claims)
         verdicts = {}
         for name in suspects:
             exact = {**truth.values, **truth.grads}.get(name)
-            own = {**iso.found.values, **iso.found.grads}.get(name)
+            own = iso.of(name)
             if exact is None or own is None or name not in claims or name not in iso.bounds:
                 continue
             verdicts[name] = verdict_of(claims[name], own, exact, iso.bounds[name].e)
@@ -287,13 +284,30 @@ def verdict_of(candidate: Tensor, reference: Tensor, truth: Tensor, e: Tensor) -
     return Referee(precision="float64", candidate=c, reference=r, fault=fault)  # type: ignore[arg-type]  # one of the four words
 
 
+def shared(array: Array) -> Tensor:
+    """A tensor with the bits of an array, in the array's own memory if that can be; not to be written into."""
+    return torch.from_numpy(array) if array.flags.c_contiguous and array.flags.writeable else to_torch(array)
+
+
+def _twice(e: Tensor, *, instead_of_nan: float = float("inf")) -> Array:
+    """Two correct sides are each within e of the exact result."""
+    allowed = (2 * INFLATION) * (e[(0,) * e.dim()] if constant(e) else e)
+    # a sum is NaN if one of its elements is, and takes no memory
+    if bool(allowed.sum().isnan()):
+        allowed.nan_to_num_(nan=instead_of_nan, posinf=float("inf"))
+    out: Array = np.broadcast_to(allowed.numpy(), e.shape)
+    return out
+
+
 def expected_of(value: Tensor, bound: Bound) -> Expected:
     """What the candidate is held against: torch's value, and twice the bound."""
-    # two correct sides are each within e of the exact result
-    allowed = (2 * INFLATION) * bound.e
-    return Expected(
-        value=to_numpy(value), allowed=to_numpy(torch.nan_to_num(allowed, nan=float("inf"))), rule=bound.rule
-    )
+    return Expected(value=_array(value), allowed=_twice(bound.e), rule=bound.rule)
+
+
+def _array(value: Tensor) -> Array:
+    """The tensor's own memory as a contiguous array."""
+    out: Array = value.detach().contiguous().numpy()
+    return out
 
 
 def alternatives_of(bound: Bound | None) -> tuple[Alternative, ...]:
@@ -301,26 +315,45 @@ def alternatives_of(bound: Bound | None) -> tuple[Alternative, ...]:
     if bound is None:
         return ()
     return tuple(
-        Alternative(
-            value=to_numpy(a.value),
-            allowed=to_numpy(torch.nan_to_num(2 * INFLATION * a.e, nan=0.0, posinf=float("inf"))),
-            reason=a.reason,
-            kink=a.kink,
-        )
+        Alternative(value=_array(a.value), allowed=_twice(a.e, instead_of_nan=0.0), reason=a.reason, kink=a.kink)
         for a in bound.alternatives
     )
 
 
+class _LaterKinks(KinkSet):
+    """A set of kinks that is made when somebody asks for it."""
+
+    def __init__(self, make: Callable[[], Kinks], convention: str, e: Tensor) -> None:
+        self.__dict__.update(_make=make, convention=convention, _e=e, valid=self._valid)
+
+    def __getattr__(self, name: str) -> Array:
+        if name != "mask":
+            raise AttributeError(name)
+        return np.asarray(self.__dict__["_make"]().mask.numpy())
+
+    def _valid(self, candidate: Array) -> Array:
+        kinks, e = self.__dict__["_make"](), self.__dict__["_e"].to(_WIDE)
+        own = to_torch(candidate).to(_WIDE)
+        ok = (own >= kinks.low.to(_WIDE) - 2 * e) & (own <= kinks.high.to(_WIDE) + 2 * e)
+        if kinks.valid is not None:
+            ok &= kinks.valid(own, e)
+        return np.asarray(ok.numpy())
+
+
 def kink_set_of(kinks: Kinks, bound: Bound) -> KinkSet:
     """The kinks of a rule, for NumPy."""
+    return _LaterKinks(kinks.made, kinks.convention, bound.e)
 
-    def valid(candidate: Array) -> Array:
-        own = to_torch(candidate).to(_WIDE)
-        low, high = kinks.low - 2 * bound.e, kinks.high + 2 * bound.e
-        ok = (own >= low) & (own <= high)
-        if kinks.valid is not None:
-            ok &= kinks.valid(own, bound.e)
-        out: Array = np.asarray(ok.numpy())
-        return out
 
-    return KinkSet(mask=np.asarray(kinks.mask.numpy()), convention=kinks.convention, valid=valid)
+@contextmanager
+def _one_thread_for(trace: Trace) -> Iterator[None]:
+    """A little network in one thread: to wake the others, and wait for them, takes longer than the work."""
+    threads = torch.get_num_threads()
+    little = threads > 1 and sum(a.size for a in trace.values()) < LITTLE
+    if little:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if little:
+            torch.set_num_threads(threads)

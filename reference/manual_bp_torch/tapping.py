@@ -46,14 +46,16 @@ class Taps:
         self.values[name] = tensor.detach()
         claim = self.claims.get(name)
         # a new tensor either way: two taps on one tensor must not see each other's gradient
-        out: Tensor = tensor.view_as(tensor) if claim is None else _Claim.apply(tensor, claim)
+        out: Tensor = tensor.view_as(tensor)
+        if claim is not None:
+            out = _Claim.apply(tensor, claim)  # type: ignore[no-untyped-call]  # torch does not annotate it
         if out.requires_grad:
             out.register_hook(self._on_gradient(name))
         return out
 
     def _on_gradient(self, name: str) -> Callable[[Tensor], Tensor | None]:
         def hook(grad: Tensor) -> Tensor | None:
-            self.grads[name] = grad.detach().contiguous().clone()
+            self.grads[name] = grad.detach().contiguous()
             return self.claims.get(name + GRAD)
 
         return hook
@@ -105,7 +107,7 @@ def run_pass(
     taps = Taps(claims or {})
     leaves = {name: taps.claims.get(name, p).detach().clone().requires_grad_() for name, p in params.items()}
     state = {**leaves, **{name: b.clone() for name, b in buffers.items()}}
-    x_leaf = x.detach().clone()
+    x_leaf = x.detach()
     if x_leaf.is_floating_point():
         x_leaf.requires_grad_()
     with torch.enable_grad(), tapped_children(module, taps, names):

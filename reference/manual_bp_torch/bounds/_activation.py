@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import hardshrink
 
 from manual_bp_torch.bounds._curves import Curve, sigmoid_error, sigmoid_slope
-from manual_bp_torch.bounds._model import Alternative, Backward, Bound, Kinks, Operands, Rule, carries, nothing
+from manual_bp_torch.bounds._model import Alternative, Backward, Bound, Kinks, Operands, Rule, carries, nothing, some
 
 
 class Elementwise(Rule):
@@ -110,28 +110,34 @@ class Rectifier(Rule):
         if slope:
             e = torch.where(z > 0, e_g, abs(slope) * e_g + rounding)
         else:
-            e = torch.where(z > 0, e_g, 0.0) if carries(e_g) else nothing(g)
+            e = _where_positive(z, e_g) if carries(e_g) else nothing(g)
         if carries(e_z):
             # end to end either side may see z on the other side of 0
             unsure = (e_z > 0) & (z.abs() <= 2 * e_z)
-            if bool(unsure.any()):
+            if some(unsure):
                 swing = top * abs(1 - slope) + max(1.0, abs(slope)) * e_g + rounding
                 e = torch.where(unsure, swing, e)
         e = e * s.guard(1) if s.narrow and carries(e) else e
         kinks = None
-        at_zero = z == 0
-        if bool(at_zero.any()):
+        if torch.count_nonzero(z) < z.numel():
+            at_zero = z == 0
             ends = torch.stack([g, slope * g])
             convention = f"torch's derivative of {type(s.module).__name__} at 0 is {slope:g}"
             kinks = Kinks(at_zero, ends.amin(0), ends.amax(0), convention)
         alternatives: tuple[Alternative, ...] = ()
         if slope >= 0:  # else the output's sign does not tell the input's
-            own = torch.where(s.output > 0, g, slope * g if slope else 0.0)
+            own = torch.where(s.output > 0, g, slope * g) if slope else _where_positive(s.output, g)
             why = "the mask taken from the reported output"
             e_own = (max(1.0, slope) * e_g + rounding) * s.guard(1) if slope or carries(e_g) else nothing(g)
             alternatives = (Alternative(own, e_own, why),)
         magnitude = max(1.0, abs(slope)) * top if abs(slope) > 1 else top
         return Backward((Bound(e, f"certified: {name} dx", magnitude, kinks, alternatives),))
+
+
+def _where_positive(z: Tensor, a: Tensor) -> Tensor:
+    """``a`` where z > 0 (or is no number), else 0: one look at each element."""
+    found: Tensor = torch.ops.aten.threshold_backward(a, z, 0.0)
+    return found
 
 
 class SoftmaxRule(Rule):

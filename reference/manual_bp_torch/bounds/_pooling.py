@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from manual_bp_torch.bounds._linear import as_tuple
-from manual_bp_torch.bounds._model import Backward, Bound, Kinks, Operands, Rule, carries, nothing
+from manual_bp_torch.bounds._model import Backward, Bound, Kinks, LaterKinks, Operands, Rule, carries, nothing, some
+
+_WIDE = torch.float64
 
 CONVENTION = "torch gives the whole gradient to the first of equal maxima"
 
@@ -34,34 +37,31 @@ class MaxPool(Rule):
         x, e_x = s.inputs[0], s.errors[0]
         label = type(s.module).__name__.lower()
         windows = _Windows(s.module, x, s.output)
-        own = windows.of(x, -math.inf)  # (planes, windows, kernel)
-        planes = own.shape[0]
-        top = (g.abs() + 2 * e_g if carries(e_g) else g.abs()).reshape(planes, -1, 1)
-        e_top = e_g.reshape(planes, -1, 1)
+        own = windows.of(x, -math.inf)  # (kernel, planes, windows)
+        top = (g.abs() + 2 * e_g if carries(e_g) else g.abs()).reshape(own.shape[1:])
+        e_top = e_g.reshape(own.shape[1:])
+        kinks = carried = None
         if s.isolated:
-            several = (own == own.amax(-1, keepdim=True)) & windows.valid
-            contested = several.sum(-1, keepdim=True) > 1
+            several = (own == own.amax(0)) & windows.valid
+            if some(several.view(torch.uint8).sum(0) > 1):
+                kinks = LaterKinks(lambda: _kinks(s, g.to(_WIDE)), CONVENTION)
             carried = several * e_top if carries(e_g) else None
         else:
             slack = windows.of(e_x, 0.0)
-            several = (own + 2 * slack >= (own - 2 * slack).amax(-1, keepdim=True)) & windows.valid
-            contested = several.sum(-1, keepdim=True) > 1
-            carried = torch.where(contested & (slack.amax(-1, keepdim=True) > 0), top, e_top) * several
-        size = windows.add_up(several * top)
+            several = (own + 2 * slack >= (own - 2 * slack).amax(0)) & windows.valid
+            contested = several.view(torch.uint8).sum(0) > 1
+            carried = torch.where(contested & (slack.amax(0) > 0), top, e_top) * several
         overlap = windows.overlap
+        size = None if s.narrow and overlap == 1 else windows.add_up(several * top)
         e = nothing(x) if carried is None else windows.add_up(carried)
-        if overlap > 1:
+        if overlap > 1 and size is not None:
             e = e + s.precision.gamma(overlap - 1) * size
-        kinks = None
-        if s.isolated and bool(contested.any()):
-            index, valid = window_indices(s.module, x.shape, s.output.shape)
-            kinks = _kinks(x, own, index, valid, g, s.precision.u)
         e = e * s.guard(overlap) if s.narrow and carries(e) else e
         return Backward((Bound(e, f"certified: {label} dx, n = {overlap}", size, kinks),))
 
 
 class _Windows:
-    """What the windows of a pooling step read: arrays (planes, windows, kernel) from arrays like the input, and back.
+    """What the windows of a pooling step read: arrays (kernel, planes, windows) from arrays like the input, and back.
 
     Windows that tile the input are its elements in another order; for others there is a list of indices.
     """
@@ -74,36 +74,43 @@ class _Windows:
         self.tiles = kernel == stride and not any(padding) and set(dilation) == {1} and x.numel() > 0
         self.tiles &= all(n == k * c for n, k, c in zip(size, kernel, count, strict=True))
         planes = output.numel() // max(1, math.prod(count))
-        self.split = [planes, *(n for pair in zip(count, kernel, strict=True) for n in pair)]
-        self.order = [0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2)]
-        self.back = [self.order.index(axis) for axis in range(2 * dims + 1)]
-        self.sorted = [self.split[axis] for axis in self.order]
         self.flat = (planes, math.prod(count), math.prod(kernel))
+        offsets = itertools.product(*map(range, kernel))
+        self.slices: list[tuple[Any, ...]] = [
+            (..., *(slice(i, None, k) for i, k in zip(at, kernel, strict=True))) for at in offsets
+        ]
         self.valid: Tensor = torch.ones((), dtype=torch.bool)
         self.overlap, self.output = 1, output
         if not self.tiles:
-            self.index, self.valid = window_indices(module, x.shape, output.shape)
-            read = _scatter(self.valid.expand(self.flat).to(x.dtype), self.index, self.valid, x.shape)
+            self.index, valid = window_indices(module, x.shape, output.shape)
+            self.valid = valid.T[:, None]  # (kernel, 1, windows)
+            read = _scatter(valid.expand(self.flat).to(x.dtype), self.index, valid, x.shape)
             self.overlap = int(read.amax()) if x.numel() else 1
 
     def of(self, a: Tensor, outside: float) -> Tensor:
         """The windows of every plane, with ``outside`` where the padding is."""
         if self.tiles:
-            return a.reshape(self.split).permute(self.order).reshape(self.flat)
-        return _gather(a, self.index, self.valid, self.output, outside)
+            return torch.stack([a[part].reshape(self.flat[:2]) for part in self.slices])
+        return _gather(a, self.index, self.valid[:, 0].T, self.output, outside).movedim(-1, 0)
 
     def add_up(self, a: Tensor) -> Tensor:
         """For every element of the input, the sum of what the windows that read it hold for it."""
-        if self.tiles:
-            return a.reshape(self.sorted).permute(self.back).reshape(self.shape)
-        return _scatter(a, self.index, self.valid, self.shape)
+        if not self.tiles:
+            return _scatter(a.movedim(0, -1), self.index, self.valid[:, 0].T, self.shape)
+        out = torch.empty(self.shape, dtype=a.dtype)
+        for part, own in zip(self.slices, a, strict=True):
+            out[part] = own.reshape(self.output.shape)
+        return out
 
 
-def _kinks(x: Tensor, windows: Tensor, index: Tensor, valid: Tensor, g: Tensor, u: float) -> Kinks:
+def _kinks(s: Operands, g: Tensor) -> Kinks:
     """Which elements share a window's gradient, between which values, and the test that every split adds up.
 
     Shares are rounded in the working precision, each by u of what it may at most be.
     """
+    x, u = s.inputs[0].to(_WIDE), s.precision.u
+    index, valid = window_indices(s.module, x.shape, s.output.shape)
+    windows = _gather(x, index, valid, s.output, -math.inf)  # (planes, windows, kernel)
     planes = windows.shape[0]
     winners = (windows == windows.amax(-1, keepdim=True)) & valid
     tie = winners.sum(-1, keepdim=True) > 1
