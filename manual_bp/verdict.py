@@ -81,7 +81,7 @@ def without_unseen_pictures(report: Report) -> Report:
 
 
 def first_wrong(report: Report) -> str | None:
-    """The first quantity in execution order that is wrong in itself; one that is only off end to end if there is none."""
+    """The first quantity in execution order that is wrong in itself; if there is none, one that is off end to end."""
     rows = worst_per_quantity(report)
     for statuses in (FAULTY, {"extra", "inherited"}):
         for check in rows:
@@ -122,7 +122,7 @@ def mutation_findings(mutations: tuple[Mutation, ...], probe: str) -> list[Findi
             kind="mutation",
             name=m.step if m.phase == "forward" else m.step + GRAD,
             step=m.step,
-            text=f"{m.step} changes {m.argument} in place in its {m.phase} pass; whoever reads it later reads other numbers",
+            text=f"{m.step} changes {m.argument} in place in its {m.phase} pass; later readers see other numbers",
             probes=(probe,),
         )
         for m in mutations

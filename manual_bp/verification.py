@@ -14,12 +14,13 @@ from manual_bp.compare import Item, compare
 from manual_bp.diagnose import Case as DiagnosisCase
 from manual_bp.diagnose import Evidence, attach, place_of
 from manual_bp.errors import ManualBPError
+from manual_bp.findings import blame_mutation, coverage
 from manual_bp.guards import LogLoss, guarded
 from manual_bp.kept import Kept
 from manual_bp.report import Check, Finding, ProbeInfo, Report
-from manual_bp.trace import GRAD, Array, Equation, Mutation, Trace
+from manual_bp.trace import GRAD, Array, Equation, Trace
 from manual_bp.variants import Variant, variants
-from manual_bp.verdict import make_report, merge_findings, with_mutations
+from manual_bp.verdict import make_report, merge_findings
 
 Progress = Callable[[str, int, int], None]
 
@@ -198,7 +199,7 @@ def _judge(
     for name in dict.fromkeys(naming.reference_name(n) for n in changed):
         text = f"the candidate changed {name!r}, which it was given, in place; work on a copy"
         findings.append(Finding(kind="mutation", name=name, step=name, text=text, probes=(probe.name,)))
-        checks = _blame_mutation(checks, items, name, text, probe.name)
+        checks = blame_mutation(checks, items, name, text, probe.name)
     if keep is not None:
         keep.add(probe.name, wanted, trace, checks)
     if session.evidence is None:
@@ -206,7 +207,7 @@ def _judge(
         session.evidence = Evidence(_torch_side.describe.graph_of(session.program, structure, known, trace))
     session.evidence.add(probe.name, trace, probe.y, items, checks, given=probe.params)
     if not complete:
-        findings += _coverage(items, trace, probe.name)
+        findings += coverage(items, trace, probe.name)
     return checks, findings
 
 
@@ -242,48 +243,6 @@ def _settle_reference(
                 findings.append(Finding(kind="reference", name=check.name, step=check.step, text=text, probes=(probe,)))
         judged.append(check)
     return tuple(judged), findings
-
-
-def _blame_mutation(
-    checks: tuple[Check, ...], items: tuple[Item, ...], name: str, text: str, probe: str
-) -> tuple[Check, ...]:
-    """A changed argument is a wrong quantity, whether the candidate reported it or not."""
-    if any(check.name == name for check in checks):
-        return tuple(replace(c, status="wrong", note=text) if c.name == name else c for c in checks)
-    item = next((item for item in items if item.quantity.name == name), None)
-    if item is None:
-        return with_mutations(checks, (Mutation(name, "forward", name),))
-    value = item.isolated.value if item.isolated else np.zeros(())
-    quantity = item.quantity
-    blamed = Check(
-        probe=probe,
-        name=name,
-        kind=quantity.kind,
-        step=quantity.step,
-        shape=value.shape,
-        dtype=str(value.dtype),
-        status="wrong",
-        note=text,
-    )
-    return (blamed, *checks)
-
-
-def _coverage(items: tuple[Item, ...], trace: Trace, probe: str) -> list[Finding]:
-    """What the candidate kept to itself."""
-    own = [item.quantity for item in items if item.quantity.kind != "parameter" and item.quantity.name != "x"]
-    silent = [q.name for q in own if q.name not in trace]
-    findings = []
-    if not any(name.endswith(GRAD) for name in trace):
-        text = "the candidate reports no gradient at all: its backward pass was not judged"
-        findings.append(Finding(kind="coverage", name="", step="", text=text, probes=(probe,)))
-    if silent:
-        shown = ", ".join(silent[:12]) + (f" and {len(silent) - 12} more" if len(silent) > 12 else "")
-        text = (
-            f"{len(own) - len(silent)} of {len(own)} quantities were reported; not judged by themselves, only as "
-            f"part of what follows them: {shown}"
-        )
-        findings.append(Finding(kind="coverage", name="", step="", text=text, probes=(probe,)))
-    return findings
 
 
 class _Session:

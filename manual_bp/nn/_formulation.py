@@ -93,7 +93,7 @@ def plan_convolution(window: Window, groups: int, x_shape: Shape, out_channels: 
         turned = None
     row = channels * math.prod(window.kernel) * math.prod(outputs[1:]) * itemsize  # bytes of an image's row of columns
     columns = Columns(window, groups, channels, lengths, samples, itemsize)
-    turned_columns = turned and Columns(turned, groups, out_channels, outputs, samples, itemsize)
+    turned_columns = Columns(turned, groups, out_channels, outputs, samples, itemsize) if turned else None
     return ConvPlan(
         groups=groups,
         channels=channels,

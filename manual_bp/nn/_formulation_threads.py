@@ -128,7 +128,8 @@ def shard(work: Callable[[int, int], T], count: int, parts: int) -> list[T]:
     mine, *others = pairwise(count * i // parts for i in range(parts + 1))
     executor = _workers.enter(len(others))
     try:
-        futures = [executor.submit(contextvars.copy_context().run, work, *part) for part in others]
+        contexts = [contextvars.copy_context() for _ in others]
+        futures = [executor.submit(c.run, work, low, high) for c, (low, high) in zip(contexts, others, strict=True)]
         try:
             first = work(*mine)
         finally:

@@ -34,7 +34,11 @@ def max_pool_backward(x: Array, y: Array, winners: Array | None, upstream: Array
     """∂L/∂x from upstream = ∂L/∂y: each window's winner takes the whole gradient."""
     if winners is not None:
         return _scatter(x, winners, upstream, taps)
-    return _in_pieces(lambda *piece: _maximum_backward(*piece, taps), taps.lengths, x, y, _like(y, upstream))
+
+    def back(x: Array, y: Array, upstream: Array) -> Array:
+        return _maximum_backward(x, y, upstream, taps)
+
+    return _in_pieces(back, taps.lengths, x, y, _like(y, upstream))
 
 
 def _winners(padded: Array, taps: Taps) -> tuple[Array, Array]:
@@ -148,7 +152,8 @@ def _mean(x: Array, taps: Taps, divisor: int | Array) -> Array:
         y = first + others[0] if others else first
         for other in others[1:]:
             y += other
-    return y / np.asarray(divisor, x.dtype)
+    mean: Array = y / np.asarray(divisor, x.dtype)
+    return mean
 
 
 def _mean_backward(x: Array, upstream: Array, taps: Taps, divisor: int | Array) -> Array:

@@ -117,7 +117,8 @@ class Taps:
     @cached_property
     def offsets(self) -> npt.NDArray[np.intp]:
         """How far each tap lies from the first one of its window, (K,)."""
-        return self.positions[0] - self.positions[0, 0]
+        distances: npt.NDArray[np.intp] = self.positions[0] - self.positions[0, 0]
+        return distances
 
     @cached_property
     def real(self) -> npt.NDArray[np.bool_]:

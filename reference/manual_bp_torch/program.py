@@ -183,7 +183,7 @@ class Program:
         return frozenset(name for name, p in self.module.named_parameters() if not p.requires_grad)
 
     def trained(self, params: Mapping[str, Tensor]) -> frozenset[str]:
-        """Names of what gets a gradient: a module's parameters but for frozen ones, every floating one of a function's."""
+        """Names of what gets a gradient: a module's parameters unless frozen, every floating one of a function's."""
         if self.module is not None:
             own = self.module.named_parameters()
             return frozenset(name for name, p in own if p.is_floating_point() and p.requires_grad)
