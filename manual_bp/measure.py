@@ -108,6 +108,8 @@ class _Worst:
 def _flat(allowed: Array, shape: tuple[int, ...]) -> Array:
     """``allowed`` in one axis: as long as the arrays, or a single number."""
     allowed = np.asarray(allowed)
+    if allowed.size > 1 and not any(allowed.strides):  # one number, seen everywhere
+        allowed = allowed[(0,) * allowed.ndim]
     whole = allowed.size == 1 or allowed.shape == shape
     return allowed.reshape(-1) if whole else np.broadcast_to(allowed, shape).ravel()
 
@@ -202,7 +204,13 @@ def measure(candidate: Array, reference: Array, allowed: Array) -> Comparison:
         known = _scan(c, r, a, 0, size)
     else:
         known = _in_two(c, r, a)
-    worst = element(candidate, reference, allowed, known.at)
+
+    def element(flat: int) -> Element:
+        index = tuple(int(i) for i in np.unravel_index(flat, candidate.shape))
+        limit = float(a[flat if a.size > 1 else 0])
+        return Element(index=index, candidate=float(c[flat]), reference=float(r[flat]), allowed=limit)
+
+    worst = element(known.at)
     return Comparison(
         max_abs_error=known.largest,
         used=known.used,
@@ -214,7 +222,7 @@ def measure(candidate: Array, reference: Array, allowed: Array) -> Comparison:
         allowed=worst.allowed,
         passing_atol=known.largest,
         passing_rtol=known.relative,
-        worst=tuple(element(candidate, reference, allowed, at) for _, at in known.found),
+        worst=tuple(element(at) for _, at in known.found),
     )
 
 
@@ -228,12 +236,3 @@ def _in_two(c: Array, r: Array, a: Array) -> _Worst:
     helper.join()
     known.merge(second[0])
     return known
-
-
-def element(candidate: Array, reference: Array, allowed: Array, flat: int) -> Element:
-    """One element of a comparison, by its flat position."""
-    index = tuple(int(i) for i in np.unravel_index(flat, candidate.shape))
-    limit = np.broadcast_to(allowed, candidate.shape)[index]
-    return Element(
-        index=index, candidate=float(candidate[index]), reference=float(reference[index]), allowed=float(limit)
-    )

@@ -42,13 +42,16 @@ def picture(
         if limit.size == 1
         else np.broadcast_to(limit, candidate.shape).reshape(count, rows, cols)
     )
-    worst = _worst_of_planes(c, r, a)
-    if worst.max() > 1.0 - 1e-6:
+    small = excess(c, r, a) if c.size <= CHUNK else None
+    worst = _worst_of_planes(c, r, a) if small is None else small[1].reshape(count, -1).max(axis=1)
+    if small is None and worst.max() > 1.0 - 1e-6:
         worst = _worst_of_planes(c, r, a, exactly=True)
     keep = planes or (4 if worst.max() <= 1.0 else 16)
     # worst first; a stable order among equals
-    order = np.argsort(-worst, kind="stable")[:keep]
-    chosen = _planes(c[order], r[order], a if len(a) == 1 else a[order], order, view[:-2])
+    order = np.argsort(-np.nan_to_num(worst, nan=np.inf), kind="stable")[:keep]
+    limit = a if len(a) == 1 else a[order]
+    error, used = excess(c[order], r[order], limit) if small is None else (small[0][order], small[1][order])
+    chosen = _planes(c[order], r[order], error, used, order, view[:-2])
     return Picture(against=against, planes_total=count, planes=chosen)
 
 
@@ -76,27 +79,24 @@ def _worst_of_planes(c: Array, r: Array, a: Array, *, exactly: bool = False) -> 
     return np.nan_to_num(worst, nan=0.0)
 
 
-def _planes(c: Array, r: Array, a: Array, order: Array, leading: tuple[int, ...]) -> tuple[Plane, ...]:
+def _planes(c: Array, r: Array, error: Array, used: Array, order: Array, leading: tuple[int, ...]) -> tuple[Plane, ...]:
     """The chosen planes, each cell with the numbers of its worst element."""
     count, rows, cols = c.shape
     block = (-(-rows // CELLS), -(-cols // CELLS))
     high, wide = -(-rows // block[0]), -(-cols // block[1])
-    error, used = excess(c, r, a)
-    # where nothing is outside its bound, the largest plain error is the more telling element
-    rank = np.where(np.isnan(used), np.inf, used) + 1e-300 * np.where(np.isfinite(error), error, 0.0)
-    if block == (1, 1):
-        at = np.arange(rows * cols)[None]
-    else:
+    sides = [side.reshape(count, -1) for side in (c, r, used)]
+    if block != (1, 1):
+        # where nothing is outside its bound, the largest plain error is the more telling element
+        rank = np.where(np.isnan(used), np.inf, used) + 1e-300 * np.where(np.isfinite(error), error, 0.0)
         padded = np.full((count, high * block[0], wide * block[1]), -1.0)
         padded[:, :rows, :cols] = rank
         cells = padded.reshape(count, high, block[0], wide, block[1]).transpose(0, 1, 3, 2, 4)
         inside = cells.reshape(count, high, wide, -1).argmax(axis=-1)
         top, left = np.arange(high)[:, None] * block[0], np.arange(wide) * block[1]
         at = ((top + inside // block[1]) * cols + left + inside % block[1]).reshape(count, -1)
-    numbers = [
-        _shorter(np.take_along_axis(side.reshape(count, -1), at, axis=1), digits)
-        for side, digits in ((c, 9), (r, 9), (used, 3))  # enough for float32, and few enough for a small record
-    ]
+        sides = [np.take_along_axis(side, at, axis=1) for side in sides]
+    # enough digits for float32, and few enough for a small record
+    numbers = [_shorter(side, digits) for side, digits in zip(sides, (9, 9, 3), strict=True)]
     planes = []
     for i, flat in enumerate(order):
         index = tuple(int(n) for n in np.unravel_index(flat, leading or (1,)))[: len(leading)]
@@ -119,6 +119,8 @@ def _planes(c: Array, r: Array, a: Array, order: Array, leading: tuple[int, ...]
 def _shorter(numbers: Array, digits: int) -> list[list[float]]:
     """The numbers rounded to so many digits; a whole number over an exact power of ten is the nearest to its text."""
     a = numbers.astype(np.float64)
+    if a.size <= 128:
+        return [[float(f"{number:.{digits}g}") if number else number for number in row] for row in a.tolist()]
     with np.errstate(all="ignore"):
         shift = digits - 1 - np.floor(np.log10(np.abs(a)))
         steps = np.nan_to_num(shift).clip(-22, 22).astype(int)
