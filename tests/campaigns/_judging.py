@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from manual_bp import compare as comparing
 from manual_bp import probes as probe_sets
+from manual_bp.compare import Item
 from manual_bp.measure import excess
 from manual_bp.network import Network
 from manual_bp.probes import Probe
 from manual_bp.report import Check, Comparison, Referee
 from manual_bp.runner import judge_run
-from manual_bp.trace import Array, Run, bit_identical
+from manual_bp.trace import Array, Run, Trace, bit_identical
 from manual_bp_torch.judge import Judge
 
 from ._networks import network_of
@@ -54,14 +55,17 @@ class SwiftJudge(Judge):
         """Nobody: torch stays within its bounds on these networks, as the right ones show, which are judged with it."""
         return {}
 
+    def items(self, params: Mapping[str, Array], x: Array, y: Array, candidate: Trace) -> tuple[Item, ...]:
+        """As the judge's own; a probe's arrays must live as long as the judge, for they are what it is known by."""
+        self._key = id(x)
+        return super().items(params, x, y, candidate)
+
     def checks(self, probe: Probe, run: Run, *, strict_kinks: bool = False) -> tuple[Check, ...]:
-        """Every check; the probe must live as long as the judge."""
-        self._key = id(probe)
+        """Every check."""
         return judge_run(self, probe, run, strict_kinks=strict_kinks)[0]
 
     def reference(self, probe: Probe, run: Run) -> dict[str, Array]:
         """What the reference's own pass gives, by name."""
-        self._key = id(probe)
         items = self.items(probe.params, probe.x, probe.y, run.trace)
         return {item.quantity.name: item.end_to_end.value for item in items if item.end_to_end is not None}
 
