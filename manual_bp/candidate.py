@@ -6,6 +6,7 @@ Every complaint is one clear sentence.
 from __future__ import annotations
 
 import inspect
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -62,6 +63,17 @@ class Given(dict[str, Array]):
         return super().items()
 
 
+_GRADIENT_SPELLINGS = tuple(
+    re.compile(text)
+    for text in (
+        r"d_?(.+)",
+        r"d_?(.+)_?",
+        r"(?:grad|gradient|g|delta|dL_d|dl_d|dJ_d)_?(.+)",
+        r"(.+?)[._](?:grad|gradient|d)",
+    )
+)
+
+
 class Naming:
     """The candidate's names and layouts, both ways.
 
@@ -92,6 +104,12 @@ class Naming:
             return self.names[base] + GRAD
         return self.aliases[base] + own[len(base) :] if base in self.aliases else own
 
+    def spelled_out(self, own: str) -> Iterator[str]:
+        """What a name such as dW1, d_W1, grad_W1 or W1_grad may mean: the gradient of W1."""
+        for pattern in _GRADIENT_SPELLINGS:
+            if match := pattern.fullmatch(own):
+                yield self.reference_name(match[1]) + GRAD
+
     def own_name(self, reference: str) -> str:
         """What the candidate calls one of the reference's quantities."""
         return self.back.get(reference, reference)
@@ -114,6 +132,7 @@ class Naming:
             given[own] = from_torch_layout(array, layout, shapes=shapes) if layout else np.array(array, order="C")
             if own != name:
                 given[name] = given[own]
+        given |= {alias: given[name] for alias, name in self.aliases.items() if name in given and alias not in given}
         return Given(given)
 
     def to_candidate(self, name: str, array: Any, shapes: Iterable[tuple[int, ...]]) -> Any:
@@ -195,6 +214,10 @@ def to_trace(
         if not isinstance(own, str):
             raise ManualBPError(f"the candidate reported a quantity named {own!r}", hint="names are strings")
         name = naming.reference_name(own)
+        if name not in expected:
+            name = next((n for n in naming.spelled_out(own) if n in expected), name)
+        if name in origin and name != own and own in naming.aliases:
+            continue  # the output, by its own name as well
         if name in origin:
             raise ManualBPError(
                 f"the candidate reports {name!r} twice, as {origin[name]!r} and {own!r}",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from manual_bp.inputs import mapped, named
 from manual_bp.trace import Array
 
 
@@ -35,7 +36,8 @@ def variants(
         Whether ``y`` is an upstream gradient, which may be redrawn as well; a target is only shuffled.
     """
     made = [Variant(name="given", description="the data and weights as they were given", params=params, x=x, y=y)]
-    if isinstance(x, np.ndarray) and x.dtype.kind == "f":
+    floating = [part for part in named(x).values() if isinstance(part, np.ndarray) and part.dtype.kind == "f"]
+    if floating:
         for name, (description, draw) in _DRAWN.items():
             rng = np.random.default_rng([seed, len(made)])
             new = {n: _weights(rng, a, draw) if n in trained else a for n, a in params.items()}
@@ -44,7 +46,7 @@ def variants(
                     name=name,
                     description=description,
                     params=new,
-                    x=draw(rng, x),
+                    x=_inputs(rng, x, draw),
                     y=_target(rng, y, upstream, draw),
                 )
             )
@@ -78,19 +80,24 @@ def within(x: Array, y: Any, *, seed: int) -> list[Variant]:
     return made
 
 
+def _inputs(rng: np.random.Generator, x: Any, draw: _Draw) -> Any:
+    """All inputs, redrawn; whole numbers stay, they are indices."""
+    return mapped(x, lambda part: draw(rng, part) if isinstance(part, np.ndarray) and part.dtype.kind == "f" else part)
+
+
 def _normal(rng: np.random.Generator, like: Array) -> Array:
-    return rng.standard_normal(like.shape).astype(like.dtype)
+    return np.asarray(rng.standard_normal(like.shape), like.dtype)
 
 
 def _integers(rng: np.random.Generator, like: Array) -> Array:
     """Few different values, so that maxima tie and sums cancel to exactly zero."""
-    return rng.integers(-2, 3, like.shape).astype(like.dtype)
+    return np.asarray(rng.integers(-2, 3, like.shape), like.dtype)
 
 
 def _scaled(rng: np.random.Generator, like: Array) -> Array:
     """Every slice along the last axis of another size, from 1e-3 to 1e3."""
     size = 10.0 ** rng.uniform(-3, 3, like.shape[-1:] if like.ndim else ())
-    return (rng.standard_normal(like.shape) * size).astype(like.dtype)
+    return np.asarray(rng.standard_normal(like.shape) * size, like.dtype)
 
 
 _Draw = Callable[[np.random.Generator, Array], Array]

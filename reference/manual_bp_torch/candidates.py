@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from manual_bp.inputs import mapped
 from manual_bp.trace import Array
 from manual_bp_torch.program import Program
 from manual_bp_torch.weights import to_numpy, to_torch
@@ -22,7 +23,7 @@ def runner(candidate: Any, reference: Program) -> Callable[[Mapping[str, Array],
     """
     if isinstance(candidate, nn.Module):
         program = Program(candidate, reference.loss, reference.dtype)
-        return lambda params, x, y: _report(program, params, x, y)
+        return lambda params, x, y: _report(program, _once(params, program), x, y)
     function = _function_class(candidate)
     if function is not None:
         apply: Any = function.apply
@@ -31,7 +32,7 @@ def runner(candidate: Any, reference: Program) -> Callable[[Mapping[str, Array],
             return apply(x, *params.values())
 
         program = Program(call, reference.loss, reference.dtype)
-        return lambda params, x, y: _report(program, params, x, y)
+        return lambda params, x, y: _report(program, _once(params, reference), x, y)
     return None
 
 
@@ -42,9 +43,15 @@ def _function_class(candidate: Any) -> type[torch.autograd.Function] | None:
     return None
 
 
+def _once(params: Mapping[str, Array], program: Program) -> dict[str, Array]:
+    """The parameters without the further names of tied ones."""
+    tied = program.tied()
+    return {name: array for name, array in params.items() if name not in tied}
+
+
 def _report(program: Program, params: Mapping[str, Array], x: Any, y: Any) -> dict[str, Array]:
     tensors = {name: to_torch(a) for name, a in params.items()}
-    found, _ = program.run(tensors, _tensor(x), _tensor(y))
+    found, _ = program.run(tensors, mapped(x, _tensor), _tensor(y))
     values = {name: t for name, t in found.values.items() if name not in params}
     everything: dict[str, Tensor] = {**values, **found.grads}
     return {name: to_numpy(t) for name, t in everything.items()}

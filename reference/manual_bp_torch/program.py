@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from manual_bp.errors import ManualBPError
+from manual_bp.inputs import is_several, named, rebuilt
 from manual_bp.tapping import tapping
 from manual_bp.trace import GRAD
 from manual_bp_torch.bounds import rule_for
@@ -25,7 +26,6 @@ from manual_bp_torch.certify import Plan, PlanStep
 from manual_bp_torch.tapping import Pass, Taps
 from manual_bp_torch.vjp import vjp
 
-INPUT = "x"
 OUTPUT = "output"
 LOSS = "loss"
 
@@ -50,6 +50,8 @@ class Structure:
         By tap, in execution order, the loss last.
     calls
         Taps that are the output of one leaf module whose inputs are taps too: the module's name and those inputs.
+    inputs
+        What the program is given.
     output
         The tap that the loss reads, if it reads exactly one.
     aliases
@@ -58,6 +60,7 @@ class Structure:
 
     segments: dict[str, Segment]
     calls: dict[str, tuple[str, tuple[str, ...]]]
+    inputs: tuple[str, ...]
     output: str | None
     aliases: dict[str, str] = field(default_factory=dict)
 
@@ -155,15 +158,13 @@ class Program:
             if name in trained
         }
         state = {**{name: p.clone() for name, p in params.items() if name not in trained}, **leaves}
-        given = x.detach().clone() if isinstance(x, Tensor) else x
-        if isinstance(given, Tensor) and given.is_floating_point():
-            given.requires_grad_()
+        inputs = {name: _leaf(part) for name, part in named(x).items()}
         with torch.enable_grad(), tapping(taps.tap):
-            start = taps.tap(INPUT, given) if isinstance(given, Tensor) else given
-            out = self._call(state, start, y, taps)
+            tapped = {n: taps.tap(n, part) if isinstance(part, Tensor) else part for n, part in inputs.items()}
+            out = self._call(state, rebuilt(x, tapped), y, taps)
             total = self._loss(out, y, taps)
-            wanted = [leaf for leaf in (*leaves.values(), given) if _differentiable(leaf)]
-            structure = self._structure(taps, leaves, total)
+            wanted = [leaf for leaf in (*leaves.values(), *inputs.values()) if _differentiable(leaf)]
+            structure = self._structure(taps, leaves, tuple(inputs))
             found: Sequence[Tensor | None] = vjp(total, wanted, torch.ones_like(total), allow_unused=True)
         grads = {name + GRAD: grad for name, grad in taps.grads.items() if name != LOSS}
         zeros = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
@@ -182,6 +183,14 @@ class Program:
             return frozenset()
         return frozenset(name for name, p in self.module.named_parameters() if not p.requires_grad)
 
+    def tied(self) -> dict[str, str]:
+        """Further names of tied parameters: name -> the first one's."""
+        if self.module is None:
+            return {}
+        first = {id(p): name for name, p in self.module.named_parameters()}
+        every = self.module.named_parameters(remove_duplicate=False)
+        return {name: first[id(p)] for name, p in every if first[id(p)] != name}
+
     def trained(self, params: Mapping[str, Tensor]) -> frozenset[str]:
         """Names of what gets a gradient: a module's parameters unless frozen, every floating one of a function's."""
         if self.module is not None:
@@ -199,7 +208,7 @@ class Program:
             if name or alone
         ]
         try:
-            out = functional_call(self.module, state, (x,))
+            out = functional_call(self.module, state, *_arguments(x))
         finally:
             for handle in handles:
                 handle.remove()
@@ -229,8 +238,7 @@ class Program:
         return hook
 
     def _loss(self, out: Any, y: Any, taps: _Recorder) -> Tensor:
-        if isinstance(out, (tuple, list)):
-            out = next((part for part in out if _floating(part)), None)
+        out = _main(out)
         if not isinstance(out, Tensor):
             raise ManualBPError(
                 f"the reference returned a {type(out).__name__}", hint="return the output tensor, or the loss"
@@ -259,32 +267,32 @@ class Program:
             )
         return taps.tap(LOSS, total)
 
-    def output_shape(self, params: Mapping[str, Tensor], x: Any) -> tuple[int, ...]:
+    def output_shape(self, params: Mapping[str, Tensor], x: Any, y: Any) -> tuple[int, ...]:
         """Shape of what the reference returns (its first tensor), found by running it once."""
         with torch.no_grad(), tapping(lambda _name, tensor: tensor):
             state = {name: p.clone() for name, p in params.items()}
             if self.module is not None:
-                out = functional_call(self.module, state, (x,))
+                out = functional_call(self.module, state, *_arguments(x))
             else:
-                out = _call_by_name(self.function, {"params": state, "x": x, "y": None, "tap": lambda _n, t: t})
-        first = next((p for p in out if _floating(p)), None) if isinstance(out, (tuple, list)) else out
+                out = _call_by_name(self.function, {"params": state, "x": x, "y": y, "tap": lambda _n, t: t})
+        first = _main(out)
         return tuple(first.shape) if isinstance(first, Tensor) else ()
 
     # ------------------------------------------------------------------ structure
 
     @staticmethod
-    def _structure(taps: _Recorder, leaves: Mapping[str, Tensor], total: Tensor) -> Structure:
-        del total
+    def _structure(taps: _Recorder, leaves: Mapping[str, Tensor], inputs: tuple[str, ...]) -> Structure:
         ends = {out.grad_fn: name for name, out in taps.handed.items() if out.grad_fn is not None}
         parameter = {id(leaf): name for name, leaf in leaves.items()}
-        segments = {name: _walk(name, raw, ends, parameter) for name, raw in taps.raw.items() if name != INPUT}
+        segments = {name: _walk(name, raw, ends, parameter) for name, raw in taps.raw.items() if name not in inputs}
         reads = segments[LOSS].reads if LOSS in segments else ()
         output = reads[0] if len(set(reads)) == 1 else None
-        return Structure(segments, dict(taps.calls), output, dict(taps.aliases))
+        return Structure(segments, dict(taps.calls), inputs, output, dict(taps.aliases))
 
     def plan(self, structure: Structure, wide: nn.Module | None, wide_loss: Any) -> Plan:
         """The steps whose bounds can be certified: one known module between taps."""
         steps = []
+        tied = self.tied()
         if wide is not None:
             for name, (module, inputs) in structure.calls.items():
                 segment = structure.segments[name]
@@ -292,6 +300,7 @@ class Program:
                 if sorted(segment.reads) != sorted(inputs):
                     continue
                 params = {local: f"{module}.{local}".removeprefix(".") for local, _ in _state(own)}
+                params = {local: tied.get(name, name) for local, name in params.items()}
                 steps.append(PlanStep(name, own, inputs, params))
         loss = wide_loss if isinstance(wide_loss, nn.Module) else nn.Module()
         edges = [(read, s.name) for s in structure.segments.values() for read in s.reads]
@@ -330,6 +339,28 @@ def _walk(name: str, raw: Tensor, ends: Mapping[Any, str], parameter: Mapping[in
             else:
                 todo.append(following)
     return Segment(name, tuple(reads), tuple(sorted(set(params))), tuple(reversed(ops)))
+
+
+def _leaf(value: Any) -> Any:
+    """A copy of an input that gathers a gradient, where it can have one."""
+    if not isinstance(value, Tensor):
+        return value
+    leaf = value.detach().clone()
+    return leaf.requires_grad_() if leaf.is_floating_point() else leaf
+
+
+def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How a module is called with its inputs: one, several, or several by name."""
+    if isinstance(x, Mapping):
+        return (), dict(x)
+    return (x if is_several(x) else (x,)), {}
+
+
+def _main(out: Any) -> Any:
+    """Of several outputs the first floating one."""
+    if isinstance(out, Mapping):
+        out = tuple(out.values())
+    return next((part for part in out if _floating(part)), None) if isinstance(out, (tuple, list)) else out
 
 
 def _differentiable(value: object) -> bool:

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from manual_bp.compare import Item
+from manual_bp.inputs import mapped, named
 from manual_bp.report import Check, Kind, Referee, StepInfo
 from manual_bp.trace import GRAD, Array, Equation, Quantity, Trace
 from manual_bp_torch.bounds import Bound, Precision
 from manual_bp_torch.certify import certify
 from manual_bp_torch.judge import alternatives_of, expected_of, kink_set_of, verdict_of
-from manual_bp_torch.program import INPUT, LOSS, Program, Structure
+from manual_bp_torch.program import LOSS, Program, Structure
 from manual_bp_torch.stochastic import Nudge, spread
 from manual_bp_torch.tapping import Pass
 from manual_bp_torch.weights import to_numpy, to_torch
@@ -36,7 +37,7 @@ class Setting:
     y: Any
 
     def widened(self) -> Setting:
-        return Setting({n: _widen(p) for n, p in self.params.items()}, _widen(self.x), _widen(self.y))
+        return Setting({n: _widen(p) for n, p in self.params.items()}, mapped(self.x, _widen), _widen(self.y))
 
 
 class ProgramJudge:
@@ -62,8 +63,8 @@ class ProgramJudge:
         trained = self.program.trained(setting.params)
         out: list[Quantity] = []
         seen: set[str] = set()
-        if INPUT in found.values:
-            out.append(_quantity(INPUT, "value", INPUT))
+        inputs = [name for name in structure.inputs if name in found.values]
+        out += [_quantity(name, "value", name) for name in inputs]
         for name, segment in structure.segments.items():
             for parameter in segment.params:
                 if parameter not in seen:
@@ -79,7 +80,7 @@ class ProgramJudge:
                     out.append(_quantity(parameter + GRAD, "parameter_gradient", segment.name))
             for read in dict.fromkeys(segment.reads):
                 first = next(s.name for s in order if read in s.reads)
-                if first == segment.name and read + GRAD in found.grads | _x_grad(found) and read not in done:
+                if first == segment.name and read + GRAD in found.grads and read not in done:
                     out.append(_quantity(read + GRAD, "gradient", segment.name))
                     done.add(read)
         return tuple(out)
@@ -90,11 +91,11 @@ class ProgramJudge:
 
     def steps(self, found: Pass, structure: Structure) -> tuple[StepInfo, ...]:
         """The program's graph as a report shows it."""
-        infos = []
-        if INPUT in found.values:
-            infos.append(
-                StepInfo(name=INPUT, op="input", inputs=(), role="input", shape=tuple(found.values[INPUT].shape))
-            )
+        infos = [
+            StepInfo(name=name, op="input", inputs=(), role="input", shape=tuple(found.values[name].shape))
+            for name in structure.inputs
+            if name in found.values
+        ]
         for name, segment in structure.segments.items():
             call = structure.calls.get(name)
             op = " → ".join(segment.ops[-6:]) or "identity"
@@ -135,8 +136,8 @@ class ProgramJudge:
                 quantity = Quantity(
                     name=name, kind=quantity.kind, step=quantity.step, symbol=quantity.symbol, equation=names[name]
                 )
-            if name == INPUT or name in setting.params:
-                given = setting.x if name == INPUT else setting.params[name]
+            if name in structure.inputs or name in setting.params:
+                given = named(setting.x)[name] if name in structure.inputs else setting.params[name]
                 zero = Bound(torch.zeros(given.shape, dtype=_WIDE), "identical: both sides are given the same bits")
                 same = expected_of(given, zero)
                 items.append(Item(quantity=quantity, isolated=same, end_to_end=same))
@@ -180,8 +181,10 @@ class ProgramJudge:
         grads = {n: _widen(claims.get(n, t)) for n, t in found.grads.items()}
         plan = self.program.plan(structure, self.wide.module, self.wide.loss)
         target = _widen(setting.y)
-        bounds = certify(plan, used, grads, target, self.precision, claimed={*claims, INPUT, *self._handed(structure)})
-        given = {INPUT, *setting.params, *silent}
+        given = {*structure.inputs, *setting.params, *silent}
+        bounds = certify(
+            plan, used, grads, target, self.precision, claimed={*claims, *structure.inputs, *self._handed(structure)}
+        )
         missing = [name for name in {**found.values, **found.grads} if name not in bounds and name not in given]
         if not missing:
             return bounds
@@ -191,7 +194,7 @@ class ProgramJudge:
         def again(nudge: Nudge) -> dict[str, Tensor]:
             # exact numbers of both sides, all of them; what stands on a kink is moved off it, to either side
             params, claimed = ({name: nudge(t) for name, t in d.items()} for d in (wide.params, widened))
-            moved, _ = self.wide.run(params, nudge(wide.x), wide.y, claims=claimed)
+            moved, _ = self.wide.run(params, mapped(wide.x, nudge), wide.y, claims=claimed)
             return {name: {**moved.values, **moved.grads}[name] for name in missing}
 
         estimates = spread(again, u=self.precision.u, eta=self.precision.eta)
@@ -219,10 +222,6 @@ class ProgramJudge:
             for name in suspects
             if name in claims and name in own and name in exact and name in bounds
         }
-
-
-def _x_grad(found: Pass) -> dict[str, Tensor]:
-    return {INPUT + GRAD: found.values[INPUT]} if INPUT + GRAD in found.grads else {}
 
 
 def _quantity(name: str, kind: Kind, step: str) -> Quantity:

@@ -118,8 +118,14 @@ class Perturbed(TorchDispatchMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
-        self.longest = max(self.longest, _reduction_length(name, args, out))
-        if name in _EXACT:
+        plain = name.removesuffix("_")
+        self.longest = max(self.longest, _reduction_length(plain, args, out))
+        if name in _EXACT or plain in _EXACT:
+            return out
+        if func._schema.is_mutable:  # an operation in place: the tensor that it wrote to is the result
+            for argument, given in zip(func._schema.arguments, args, strict=False):
+                if argument.alias_info is not None and argument.alias_info.is_write and isinstance(given, Tensor):
+                    given.copy_(self._perturb(given))
             return out
         return tree_map(self._perturb, out)
 
