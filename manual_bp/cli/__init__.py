@@ -16,7 +16,6 @@ import click
 from manual_bp import __version__
 from manual_bp.cli._settings import default_map
 from manual_bp.errors import ManualBPError
-from manual_bp.nn import NNError
 
 #: Command -> the module that holds it, as ``command``.
 _COMMANDS = {
@@ -69,7 +68,7 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (ManualBPError, NNError) as error:
+    except (ManualBPError, *_engine_errors()) as error:
         if own := getattr(error, "traceback_text", ""):
             click.echo(own, err=True, nl=False)
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
@@ -83,6 +82,12 @@ def main() -> NoReturn:
         click.echo("error: this is a bug in manual-bp, not in your code; please report the lines above.", err=True)
         code = 2
     _leave(code)
+
+
+def _engine_errors() -> tuple[type[Exception], ...]:
+    """The engine's own error, if the engine is loaded at all: else nobody can have raised it."""
+    engine = sys.modules.get("manual_bp.nn")
+    return (engine.NNError,) if engine is not None else ()
 
 
 def _prefer_utf8() -> None:
