@@ -60,8 +60,8 @@ def verify(
         of these by name, that names its intermediate tensors with `manual_bp.tap`. It returns the output, or the loss.
     x, y
         Input and target as NumPy arrays (or tensors). Several inputs are a tuple, named ``x[0]``, ``x[1]``, or a
-        dictionary by the names of the reference's arguments. Without a loss ``y`` is the upstream gradient,
-        it is drawn at random if it is not given, and handed to the candidate in place of the target.
+        dictionary by the names of the reference's arguments. Without a loss ``y`` is dL/d(output),
+        drawn at random if it is not given, and handed to the candidate in place of the target.
     loss
         A function or module of (output, y).
     params
