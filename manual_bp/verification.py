@@ -138,7 +138,10 @@ def verify(
     session.evidence.locate = lambda _: place_of(candidate) if callable(candidate) else ""
     own = not isinstance(probes, str) and any(isinstance(p, Variant) for p in probes or ())
     session.evidence.more = None if fixed or own else _more(session, run, strict_kinks)
-    return attach(report, session.evidence)
+    try:
+        return attach(report, session.evidence)
+    except ArithmeticError as error:  # a mistake that was tried divides by zero: the verdict stands without a cause
+        return replace(report, notes=(*report.notes, f"no cause was found for what is wrong: {error}"))
 
 
 def _cases(session: Session, name: str) -> list[DiagnosisCase]:

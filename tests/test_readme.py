@@ -43,6 +43,7 @@ def shell(line: str, folder: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
