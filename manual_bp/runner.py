@@ -15,8 +15,9 @@ from manual_bp.network import INPUT, Network
 from manual_bp.nn import Layer, Loss, Optimizer
 from manual_bp.probes import Probe, probe_names
 from manual_bp.probes import probe as make_probe
+from manual_bp.reference_file import ReferenceFile, answers
 from manual_bp.report import Check, Finding, Power, ProbeInfo, Report, StepInfo
-from manual_bp.trace import Run
+from manual_bp.trace import Run, Trace
 from manual_bp.verdict import (
     failure_finding,
     make_report,
@@ -47,6 +48,7 @@ def judge_network(
     judge: Judge | None = None,
     effort: Effort | None = None,
     keep: Kept | None = None,
+    reference: ReferenceFile | None = None,
 ) -> Report:
     """Run the hand-written pass on every probe and judge each of its quantities.
 
@@ -66,49 +68,71 @@ def judge_network(
         How long to search for the mistake behind a wrong quantity.
     keep
         Collects the whole arrays of both sides.
+    reference
+        Torch's numbers in a file: torch is not imported where they still fit, else they are written anew.
     """
     dtype = (
         str(probes[0].x.dtype) if probes[0].x.dtype.kind == "f" else str(next(iter(probes[0].params.values())).dtype)
     )
-    judge = judge or _torch_side.judge.Judge(network, dtype)
+    own = candidate or network
+
+    def report(
+        checks: Sequence[Check], findings: Sequence[Finding], infos: Sequence[ProbeInfo], torch_version: str
+    ) -> Report:
+        return make_report(
+            network=network.name,
+            title=network.title,
+            dtype=dtype,
+            seed=seed,
+            checks=checks,
+            steps=step_infos(network, probes[0]),
+            probes=tuple(infos),
+            findings=merge_findings(findings),
+            power=power,
+            command=command,
+            strict_kinks=strict_kinks,
+            torch_version=torch_version,
+        )
+
+    infos: list[ProbeInfo] = []
     checks: list[Check] = []
     findings: list[Finding] = []
-    infos: list[ProbeInfo] = []
-    own = candidate or network
+    if reference is not None:
+        reference.setting(network, dtype)
+        known = answers(reference, network, probes) if own is network and keep is None else None
+        for probe, run, found in known or ():
+            checks += found
+            infos.append(_info(network, probe, run.trace))
+        if known:
+            return report(checks, findings, infos, reference.torch_version)
+    judge = judge or _torch_side.judge.Judge(network, dtype)
     evidence = Evidence(Graph.of(network), locate=in_network(own), more=_more(judge, network, own, dtype, seed))
     for done, probe in enumerate(probes):
         if progress:
             progress(probe.name, done, len(probes))
         run = own.run(probe.params, probe.x, probe.y)
-        found, said = judge_run(judge, probe, run, strict_kinks=strict_kinks, evidence=evidence, keep=keep)
+        found, said = judge_run(
+            judge, probe, run, strict_kinks=strict_kinks, evidence=evidence, keep=keep, reference=reference
+        )
         checks += found
         findings += said
-        infos.append(
-            ProbeInfo(
-                name=probe.name,
-                description=probe.description,
-                batch=probe.batch,
-                seed=probe.seed,
-                blind=blind_spots(network, probe, run.trace),
-            )
-        )
+        infos.append(_info(network, probe, run.trace))
     if progress:
         progress("", len(probes), len(probes))
-    report = make_report(
-        network=network.name,
-        title=network.title,
-        dtype=dtype,
-        seed=seed,
-        checks=checks,
-        steps=step_infos(network, probes[0]),
-        probes=tuple(infos),
-        findings=merge_findings(findings),
-        power=power,
-        command=command,
-        strict_kinks=strict_kinks,
-        torch_version=_torch_side.torch_version(),
+    version = _torch_side.torch_version()
+    if reference is not None:
+        reference.write(version)
+    return attach(report(checks, findings, infos, version), evidence, effort=effort)
+
+
+def _info(network: Network, probe: Probe, trace: Trace) -> ProbeInfo:
+    return ProbeInfo(
+        name=probe.name,
+        description=probe.description,
+        batch=probe.batch,
+        seed=probe.seed,
+        blind=blind_spots(network, probe, trace),
     )
-    return attach(report, evidence, effort=effort)
 
 
 def _more(judge: Judge, network: Network, candidate: Network, dtype: str, seed: int) -> Callable[[str], Iterator[Case]]:
@@ -135,6 +159,7 @@ def judge_run(
     strict_kinks: bool,
     evidence: Evidence | None = None,
     keep: Kept | None = None,
+    reference: ReferenceFile | None = None,
 ) -> tuple[tuple[Check, ...], list[Finding]]:
     """The checks of one probe, and what is to be said besides them; ``evidence`` remembers it."""
     items = judge.items(probe.params, probe.x, probe.y, run.trace)
@@ -162,6 +187,8 @@ def judge_run(
         judged.append(check)
     if evidence is not None:
         evidence.add(probe.name, run.trace, probe.y, items, judged)
+    if reference is not None and not findings and not run.mutations:
+        reference.keep(probe, run.trace, items, judged)
     if keep is not None:
         keep.add(probe.name, items, run.trace, judged)
     return with_mutations(tuple(judged), run.mutations), findings

@@ -68,26 +68,26 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (ManualBPError, *_engine_errors()) as error:
-        if own := getattr(error, "traceback_text", ""):
-            click.echo(own, err=True, nl=False)
-        click.echo(f"error: {' '.join(str(error).split())}", err=True)
-        code = 2
     except BrokenPipeError:
         # the reader has gone (| head): not an error, and nothing may be written any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
-    except Exception:  # noqa: BLE001  # exit code 1 means differences, so a bug of ours must not leave with it
-        click.echo(traceback.format_exc(), err=True, nl=False)
-        click.echo("error: this is a bug in manual-bp, not in your code; please report the lines above.", err=True)
+    except Exception as error:  # noqa: BLE001  # exit code 1 means differences, so a bug of ours must not leave with it
         code = 2
+        if _meant(error):
+            if own := getattr(error, "traceback_text", ""):
+                click.echo(own, err=True, nl=False)
+            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        else:
+            click.echo(traceback.format_exc(), err=True, nl=False)
+            click.echo("error: this is a bug in manual-bp, not in your code; please report the lines above.", err=True)
     _leave(code)
 
 
-def _engine_errors() -> tuple[type[Exception], ...]:
-    """The engine's own error, if the engine is loaded at all: else nobody can have raised it."""
+def _meant(error: Exception) -> bool:
+    """Whether an error is a sentence to the user: ours, or the engine's, which nobody raises unless it is loaded."""
     engine = sys.modules.get("manual_bp.nn")
-    return (engine.NNError,) if engine is not None else ()
+    return isinstance(error, ManualBPError) or (engine is not None and isinstance(error, engine.NNError))
 
 
 def _prefer_utf8() -> None:
@@ -103,7 +103,7 @@ def _leave(code: int) -> NoReturn:
         try:
             stream.flush()
         except (OSError, ValueError):  # the reader has gone, or the disk is full
-            code = code or 1
+            code = code or 2
     if "torch" in sys.modules and "coverage" not in sys.modules:
         os._exit(code)
     sys.exit(code)

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 @click.option(
     "--keep-arrays", type=click.Path(), metavar="FILE.npz", help="Write both sides' whole arrays of what differs."
 )
+@click.option(
+    "--reference",
+    type=click.Path(),
+    metavar="FILE.npz",
+    help="Torch's numbers: read where they still fit, else written.",
+)
 @click.option("--keep-all", is_flag=True, help="With --keep-arrays: those of what is right, too.")
 @output_options
 @click.pass_context
@@ -52,6 +58,7 @@ def command(
     strict_kinks: bool,
     power: bool,
     keep_arrays: str | None,
+    reference: str | None,
     keep_all: bool,
     format_: str | None,
     outputs: tuple[str, ...],
@@ -65,6 +72,10 @@ def command(
     """
     check_outputs(outputs, format_)
     keep = _keeper(keep_arrays, keep_all)
+    if reference is not None and (
+        ".py" in target or target.endswith((".npz", ".safetensors")) or os.path.isdir(target)
+    ):
+        raise click.UsageError("--reference is for the built-in networks")
     if power and (".py" in target or target.endswith((".npz", ".safetensors")) or os.path.isdir(target)):
         raise click.UsageError("--power is for the built-in networks: it plants mistakes in their layers")
     if target.endswith(".py") or ".py:" in target:
@@ -78,7 +89,17 @@ def command(
     else:
         lesson = _shows_lesson(format_, outputs)
         report = _network(
-            target, dtype, seed, batch, names, weights, strict_kinks, power=power, keep=keep, lesson=lesson
+            target,
+            dtype,
+            seed,
+            batch,
+            names,
+            weights,
+            strict_kinks,
+            power=power,
+            keep=keep,
+            lesson=lesson,
+            reference=reference,
         )
     deliver(report, format_=format_, outputs=outputs, color=color)
     if keep is not None and keep_arrays is not None:
@@ -104,14 +125,19 @@ def _network(
     power: bool,
     keep: Kept | None,
     lesson: bool,
+    reference: str | None,
 ) -> Report:
     """A built-in network over its probes, with its derivation if an output has a chapter for it."""
     from manual_bp import networks, probes
     from manual_bp.power import lookup, measure_power
+    from manual_bp.reference_file import ReferenceFile
     from manual_bp.runner import judge_network
     from manual_bp.weights import load_weights
 
     network = networks.get(target)
+    if reference is not None:
+        check_outputs((reference,), "npz")
+    answers = ReferenceFile(reference) if reference is not None else None
     wanted = probes.probe_names(network) if "all" in names else tuple(dict.fromkeys(names))
     chosen = [probes.probe(network, name, seed=seed, dtype=dtype, batch=batch) for name in wanted]
     if weights is not None:
@@ -131,6 +157,7 @@ def _network(
             progress=tick,
             command=_command(network.name, dtype, seed, batch, names, weights, strict_kinks, power=power),
             keep=keep,
+            reference=answers,
         )
     return _with_lesson(report, network, chosen[0]) if lesson else report
 
