@@ -1,0 +1,1 @@
+"""Speed, memory and start-up beside torch; ``make bench`` runs them all."""
