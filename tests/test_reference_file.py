@@ -102,7 +102,7 @@ def test_a_file_of_another_kind_is_refused_and_left_alone(written, tmp_path, dam
     elif damage == "cut":
         path.write_bytes(data[: len(data) // 2])
     elif damage == "bit":
-        data[len(data) - 3000] ^= 1
+        data[len(data) // 2] ^= 1
         path.write_bytes(data)
     elif damage == "foreign":
         np.savez(path, z1=np.ones(3))

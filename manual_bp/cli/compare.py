@@ -173,7 +173,8 @@ def _shows_lesson(format_: str | None, outputs: tuple[str, ...]) -> bool:
 def _with_lesson(report: Report, network: Network, probe: Probe) -> Report:
     from manual_bp.lesson import chapter
 
-    return replace(report, lesson=chapter(network, probe))
+    whole = network.run(probe.params, probe.x, probe.y).failure is None
+    return replace(report, lesson=chapter(network, probe)) if whole else report
 
 
 def _keeper(path: str | None, everything: bool) -> Kept | None:

@@ -84,8 +84,11 @@ def optimizer_for(optimizer: Optimizer, params: list[Tensor]) -> torch.optim.Opt
 def _options(described: Layer | Loss | Optimizer) -> dict[str, Any]:
     """The hyperparameters of a description, as torch's constructor takes them."""
     values = {f.name: getattr(described, f.name) for f in fields(described) if f.name not in _OURS}
-    # weights of classes and elements are tensors in torch; sizes stay tuples
-    return {k: torch.tensor(v) if k in _WEIGHTS and v is not None else v for k, v in values.items()}
+    # weights of classes and elements are tensors in torch, here with all their digits until the loss has its dtype;
+    # sizes stay tuples
+    return {
+        k: torch.tensor(v, dtype=torch.float64) if k in _WEIGHTS and v is not None else v for k, v in values.items()
+    }
 
 
 def _construct(namespace: Any, name: str, options: dict[str, Any], *args: Any) -> Any:

@@ -90,6 +90,11 @@ class _Recorder(Taps):
         self.handed[name] = out
         return out
 
+    def forget(self) -> None:
+        """Let go of the graph: its hooks hold these taps, and no garbage collector sees a circle through torch."""
+        self.raw.clear()
+        self.handed.clear()
+
     def name_of(self, tensor: object) -> str | None:
         return next((name for name, known in self.handed.items() if known is tensor), None)
 
@@ -170,6 +175,7 @@ class Program:
         zeros = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
         grads |= {n + GRAD: zeros[n] if g is None else g for n, g in zip(leaves, found, strict=False)}
         values = {**{name: p.detach() for name, p in state.items()}, **taps.values}
+        taps.forget()
         return Pass(values, grads), structure
 
     @property

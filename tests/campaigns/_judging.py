@@ -122,6 +122,12 @@ def kinks(statuses: Mapping[str, str]) -> frozenset[str]:
     return frozenset(name for name, status in statuses.items() if status == "kink")
 
 
+def statuses_only() -> None:
+    """Leave out of every later comparison in this process what only a reader needs; for a campaign's own processes."""
+    comparing.picture = lambda *_args, **_options: None  # type: ignore[assignment]
+    comparing.measure = _outside
+
+
 def _outside(candidate: Array, reference: Array, allowed: Array) -> Comparison:
     """How many elements are off, and nothing else: where and how far decides nothing."""
     count = int(np.count_nonzero(excess(candidate, reference, allowed)[1] > 1))
@@ -135,8 +141,6 @@ def _outside(candidate: Array, reference: Array, allowed: Array) -> Comparison:
 @cache
 def bench(name: str, dtype: str) -> Bench:
     """The bench of a network by name, over its default probes."""
-    comparing.picture = lambda *_args, **_options: None  # type: ignore[assignment]  # for the eye alone
-    comparing.measure = _outside
     network = network_of(name)
     probes = probe_sets.probe_set(network, dtype=dtype)
     runs = tuple(network.run(p.params, p.x, p.y) for p in probes)

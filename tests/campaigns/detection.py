@@ -17,7 +17,7 @@ from typing import Any
 from manual_bp import mutants
 from manual_bp.probes import Probe
 from tests.campaigns import _criteria, _report
-from tests.campaigns._judging import BLAMED, Bench, bench, blamed, kinks
+from tests.campaigns._judging import BLAMED, Bench, bench, blamed, kinks, statuses_only
 from tests.campaigns._networks import NAMES
 from tests.campaigns._pool import run
 from tests.campaigns._selection import DTYPES, Case, cases, inputs_of, pairs, representatives
@@ -91,6 +91,7 @@ def campaign(
 
 def perform(task: dict[str, Any]) -> list[dict[str, Any]]:
     """One task of any kind."""
+    statuses_only()
     if task["what"] == "right":
         return [right(task["network"], task["dtype"])]
     if task["what"] == "smallest":
