@@ -86,11 +86,14 @@ def compare(
     return tuple(settle([*checks, *extra]))
 
 
-def settle(checks: list[Check]) -> list[Check]:
+def settle(
+    checks: list[Check], *, because: str = "every step is right in itself; rounding alone sets the two sides apart"
+) -> list[Check]:
     """Let nothing be inherited from nothing.
 
     By induction a pass whose every isolated step holds is right. What still differs end to end then differs because
-    a subgradient was chosen otherwise upstream, or because rounding put the two sides on different sides of a kink.
+    a subgradient was chosen otherwise upstream, or because rounding put the two sides on different sides of a kink:
+    ``because`` says so.
     """
     if any(c.status in ("wrong", "missing", "mismatch", "nonfinite") for c in checks):
         return checks
@@ -98,8 +101,7 @@ def settle(checks: list[Check]) -> list[Check]:
     if kinks:
         note = f"differs from the reference only because of the subgradient chosen at {kinks[0].name}"
         return [replace(c, status="kink", note=note) if c.status == "inherited" else c for c in checks]
-    note = "every step is right in itself; rounding alone sets the two sides apart"
-    return [replace(c, status="pass", note=note) if c.status == "inherited" else c for c in checks]
+    return [replace(c, status="pass", note=because) if c.status == "inherited" else c for c in checks]
 
 
 def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Check:

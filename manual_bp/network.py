@@ -294,7 +294,7 @@ class _Watched(_Guard):
         own = {name: a.copy() for name, a in params.items()}
         copies = [a.copy() for a in args]
         result = function(own, *copies)
-        names = ["upstream gradient"] if phase == "backward" else [f"input {i}" for i in range(len(args))]
+        names = ["upstream gradient"] * len(args) if phase == "backward" else [f"input {i}" for i in range(len(args))]
         watched = [*zip(names, args, copies, strict=True), *((name, params[name], own[name]) for name in params)]
         # the cache may hold what the forward call was given: the backward call can still change it
         watched += self._held.pop(step, [])

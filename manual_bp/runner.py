@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from manual_bp import _torch_side
@@ -23,6 +23,7 @@ from manual_bp.verdict import (
     make_report,
     merge_findings,
     mutation_findings,
+    refereed,
     with_mutations,
 )
 
@@ -167,31 +168,16 @@ def judge_run(
     findings = mutation_findings(run.mutations, probe.name)
     if run.failure:
         findings.append(failure_finding(run.failure, probe.name))
-    referees = judge.referee(probe.params, probe.x, probe.y, run.trace, checks)
-    judged = []
-    for check in checks:
-        verdict = referees.get(check.name)
-        if verdict is None:
-            judged.append(check)
-            continue
-        check = replace(check, referee=verdict)
-        if verdict.fault == "reference" and check.status == "wrong":
-            text = (
-                f"torch's own {check.name} is {verdict.reference:.3g} bounds from the {verdict.precision} result, "
-                f"the candidate's {verdict.candidate:.3g}: the reference is at fault here"
-            )
-            check = replace(check, status="pass", note=text)
-            findings.append(
-                Finding(kind="reference", name=check.name, step=check.step, text=text, probes=(probe.name,))
-            )
-        judged.append(check)
+    verdicts = judge.referee(probe.params, probe.x, probe.y, run.trace, checks)
+    judged, faults = refereed(checks, verdicts, probe.name)
+    findings += faults
     if evidence is not None:
         evidence.add(probe.name, run.trace, probe.y, items, judged)
     if reference is not None and not findings and not run.mutations:
         reference.keep(probe, run.trace, items, judged)
     if keep is not None:
         keep.add(probe.name, items, run.trace, judged)
-    return with_mutations(tuple(judged), run.mutations), findings
+    return with_mutations(judged, run.mutations), findings
 
 
 def step_infos(network: Network, probe: Probe) -> tuple[StepInfo, ...]:

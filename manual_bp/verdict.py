@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from manual_bp import __version__
+from manual_bp.compare import settle
 from manual_bp.report import (
     HARMLESS,
     Check,
     Finding,
     Power,
     ProbeInfo,
+    Referee,
     Report,
     StepInfo,
     count_statuses,
@@ -127,6 +129,30 @@ def mutation_findings(mutations: tuple[Mutation, ...], probe: str) -> list[Findi
         )
         for m in mutations
     ]
+
+
+def refereed(
+    checks: Sequence[Check], verdicts: Mapping[str, Referee], probe: str
+) -> tuple[tuple[Check, ...], list[Finding]]:
+    """The checks with what the referee says of them: what is the reference's fault is not held against the candidate.
+
+    Nor is what the reference made of its fault afterwards: where every step is right in itself, nothing is inherited.
+    """
+    judged, findings = [], []
+    for check in checks:
+        verdict = verdicts.get(check.name)
+        check = replace(check, referee=verdict) if verdict else check
+        if verdict is not None and verdict.fault == "reference" and check.status == "wrong":
+            text = (
+                f"torch's own {check.name} is {verdict.reference:.3g} bounds from the {verdict.precision} result, "
+                f"the candidate's {verdict.candidate:.3g}: the reference is at fault here"
+            )
+            check = replace(check, status="pass", note=text)
+            findings.append(Finding(kind="reference", name=check.name, step=check.step, text=text, probes=(probe,)))
+        judged.append(check)
+    if findings:
+        judged = settle(judged, because=f"the reference is at fault at {findings[0].name}, and this follows from it")
+    return tuple(judged), findings
 
 
 def failure_finding(failure: Failure, probe: str) -> Finding:

@@ -22,7 +22,7 @@ from manual_bp.report import Check, Finding, ProbeInfo, Report
 from manual_bp.session import Session
 from manual_bp.trace import GRAD, Equation, Trace
 from manual_bp.variants import Variant
-from manual_bp.verdict import make_report, merge_findings
+from manual_bp.verdict import make_report, merge_findings, refereed
 
 Progress = Callable[[str, int, int], None]
 
@@ -201,7 +201,8 @@ def _judge(
     if any(c.status in ("wrong", "nonfinite") and c.name in ("loss", f"{structure.output}{GRAD}") for c in checks):
         wanted = _with_guards(session, setting, wanted, trace, found, structure.output)
         checks = compare(wanted, trace, probe=probe.name, strict_kinks=strict_kinks)
-    checks, findings = _settle_reference(session, setting, trace, found, structure, checks, probe.name)
+    verdicts = session.judge.referee(setting, trace, found, structure, checks)
+    checks, findings = refereed(checks, verdicts, probe.name)
     for name in dict.fromkeys(naming.reference_name(n) for n in changed):
         text = f"the candidate changed {name!r}, which it was given, in place; work on a copy"
         findings.append(Finding(kind="mutation", name=name, step=name, text=text, probes=(probe.name,)))
@@ -227,28 +228,6 @@ def _with_guards(
     x = trace.get(output, found.values[output].numpy())
     u = session.judge.precision.u
     return guarded(items, LogLoss(*kind), output, x, setting.y.numpy(), u=u)
-
-
-def _settle_reference(
-    session: Session, setting: Any, trace: Trace, found: Any, structure: Any, checks: tuple[Check, ...], probe: str
-) -> tuple[tuple[Check, ...], list[Finding]]:
-    """Ask the referee about what differs; what is the reference's fault is not held against the candidate."""
-    verdicts = session.judge.referee(setting, trace, found, structure, checks)
-    findings = []
-    judged = []
-    for check in checks:
-        verdict = verdicts.get(check.name)
-        if verdict is not None:
-            check = replace(check, referee=verdict)
-            if verdict.fault == "reference" and check.status == "wrong":
-                text = (
-                    f"torch's own {check.name} is {verdict.reference:.3g} bounds from the {verdict.precision} result, "
-                    f"the candidate's {verdict.candidate:.3g}: the reference is at fault here"
-                )
-                check = replace(check, status="pass", note=text)
-                findings.append(Finding(kind="reference", name=check.name, step=check.step, text=text, probes=(probe,)))
-        judged.append(check)
-    return tuple(judged), findings
 
 
 def _runner(candidate: Any, session: Session) -> Callable[[Given, Any, Any], Any]:

@@ -369,9 +369,6 @@ class Sloppy(torch.nn.Linear):
         return super().forward(x)
 
 
-@pytest.mark.xfail(
-    reason="what a faulty reference hands on stays inherited: checks are settled before the referee speaks"
-)
 def test_a_reference_that_leaves_its_own_bound_is_reported_and_the_candidate_is_not():
     network, p = residual(), probe(residual(), dtype="float32")
     judge = torch_judge.Judge(network, "float32")

@@ -56,12 +56,7 @@ def test_every_kind_of_step_has_mistakes_of_its_own() -> None:
     assert kinds <= own
 
 
-IN_PLACE = pytest.mark.xfail(strict=True, reason="Network.run ends a pass in which a layer writes in place at the loss")
-
-
-@pytest.mark.parametrize(
-    "mutant", [pytest.param(m, marks=IN_PLACE) if m.startswith("in-place-") else m for m in CATALOGUE]
-)
+@pytest.mark.parametrize("mutant", CATALOGUE)
 def test_it_is_flagged_and_blamed_exactly(mutant: str) -> None:
     dtype = dtype_of(mutant)
     name, site = smallest(mutant, dtype)
