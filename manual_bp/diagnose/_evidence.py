@@ -127,6 +127,19 @@ class Evidence:
             right = next((p for p in self._probes if not p.wrong), None)
             self._probes.remove(right if right is not None else self._probes[-1])
 
+    def misshapen(self, probe: str, arrays: Mapping[str, Array]) -> None:
+        """Arrays of a probe that were not judged, because they do not have the shape that was asked for."""
+        self._probes = [
+            replace(
+                p,
+                reported={**p.reported, **arrays},
+                statuses={**p.statuses, **dict.fromkeys(arrays, "mismatch")},
+            )
+            if p.name == probe and arrays
+            else p
+            for p in self._probes
+        ]
+
     def cases(self, name: str) -> list[Case]:
         """One quantity on every probe that was kept."""
         found = (self._case(name, probe) for probe in self._probes)

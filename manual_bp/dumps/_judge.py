@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from manual_bp import _torch_side, networks
 from manual_bp.blind import blind_spots
+from manual_bp.diagnose import Evidence, Graph, attach
 from manual_bp.dumps._dump import Dump, read
 from manual_bp.dumps._folder import MANIFEST
 from manual_bp.dumps._layout import base
@@ -64,6 +65,9 @@ def judge_dump(
         raise ManualBPError(f"{path} mixes {' and '.join(settings)}", hint="compare one network in one dtype at a time")
     network = networks.get(first.network)
     judge = _torch_side.judge.Judge(network, first.dtype)
+    # what a program left out is written out, in a diagnosis, from what it did write
+    written = frozenset.intersection(*(frozenset(a.candidate) for a in answers))
+    evidence = Evidence(replace(Graph.of(network), reported=written))
     checks: list[Check] = []
     findings: list[Finding] = []
     infos: list[ProbeInfo] = []
@@ -73,8 +77,9 @@ def judge_dump(
             progress(answer.manifest.probe, done, len(answers))
         probe = _probe(answer, network)
         trace, misfits = _trace(answer, probe)
-        found, said = judge_run(judge, probe, Run(trace), strict_kinks=strict_kinks)
+        found, said = judge_run(judge, probe, Run(trace), strict_kinks=strict_kinks, evidence=evidence)
         found = tuple(_misfit(check, misfits) for check in found)
+        evidence.misshapen(probe.name, {name: answer.candidate[name] for name in misfits})
         if not complete:
             found, said = _reported(found, said, probe.name)
         checks += found
@@ -86,7 +91,7 @@ def judge_dump(
         )
     if progress:
         progress("", len(answers), len(answers))
-    return make_report(
+    report = make_report(
         network=network.name,
         title=network.title,
         dtype=first.dtype,
@@ -100,6 +105,7 @@ def judge_dump(
         strict_kinks=strict_kinks,
         torch_version=_torch_side.torch_version(),
     )
+    return attach(report, evidence)
 
 
 @dataclass(frozen=True, kw_only=True)
