@@ -108,14 +108,14 @@ class Graph:
         """What the quantity is by definition, None if one of the steps that make it is not known here."""
         try:
             return _Writer(self, shapes).formula(quantity)
-        except (KeyError, ValueError, TypeError, AttributeError):
+        except (KeyError, ValueError, TypeError, AttributeError, ArithmeticError):
             return None  # a layer that is not what it seems; there is no formula then, only the generic edits
 
     def context(self, quantity: str, shapes: Shapes) -> Context:
         """Other forms of the same formula, what belongs to its neighbours, and decisions of an update."""
         try:
             return _Writer(self, shapes).context(quantity)
-        except (KeyError, ValueError, TypeError, AttributeError):
+        except (KeyError, ValueError, TypeError, AttributeError, ArithmeticError):
             return Context()  # as in `formula`
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from tests.campaigns._criteria import GRADCHECK, RULES
@@ -16,7 +16,12 @@ GOALS = {"float64": 1e-14, "float32": 1e-5}
 
 def text(result: dict[str, Any]) -> str:
     """Everything, ready to print."""
-    parts = [_ours(result), _beside(result), _smallest(result.get("smallest", []))]
+    parts = [
+        _ours(result),
+        diagnoses(result.get("diagnosis", [])),
+        _beside(result),
+        _smallest(result.get("smallest", [])),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -108,6 +113,50 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
         )
         for row in rows
     ]
+
+
+#: How a diagnosis can come out, in words.
+OUTCOMES = {
+    "right": "named rightly",
+    "ambiguous": "named among several that these probes cannot tell apart",
+    "unexplained": "unexplained",
+    "wrong": "named wrongly",
+}
+
+
+def diagnoses(found: list[dict[str, Any]], *, details: bool = False) -> str:
+    """How many mistakes were named, and how well; with ``details`` each one that was not."""
+    if not found:
+        return ""
+    lines = ["the mistake behind each wrong quantity: a right name gives the same numbers on data not seen before"]
+    for which, words in (("full", "all hypotheses"), ("without", "its own hypothesis taken away")):
+        for dtype in ("float64", "float32"):
+            mine = [r[which] for r in found if r["dtype"] == dtype]
+            if mine:
+                lines.append(f"  {dtype}, {words}: {len(mine)} wrong quantities")
+                lines += [f"    {w:<55}{_percent(r['outcome'] == o for r in mine):>8}" for o, w in OUTCOMES.items()]
+                if which == "full":
+                    lines.append(
+                        f"    {'in the very words of the catalogue':<55}{_percent(r['words'] for r in mine):>8}"
+                    )
+                lines.append(f"    {_times([r['seconds'] for r in mine])}")
+    for which in ("full", "without"):
+        shown = ("wrong", "unexplained") if details and which == "full" else ("wrong",)
+        told = [r for r in found if r[which]["outcome"] in shown]
+        for r in told[: None if details else SHOWN]:
+            own = "" if which == "full" else ", its own hypothesis taken away"
+            lines.append(f"  ! {r['key']}{own}: {r[which]['outcome']}: {r[which]['said']}")
+    return "\n".join(lines)
+
+
+def _percent(flags: Iterable[bool]) -> str:
+    found = list(flags)
+    return f"{100 * sum(found) / len(found):.1f} %"
+
+
+def _times(seconds: list[float]) -> str:
+    most = quantiles(seconds, n=20)[-1] if len(seconds) > 1 else seconds[0]
+    return f"seconds a diagnosis: median {median(seconds):.2f}, 95 % below {most:.2f}, longest {max(seconds):.2f}"
 
 
 def _smallest(found: list[dict[str, Any]]) -> str:

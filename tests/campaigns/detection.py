@@ -2,8 +2,9 @@
 
 Every mistake of the catalogue is planted in every network where it makes a difference, and the network judged over its
 default probes. Flagged: the verdict is not "pass". Blamed: exactly the quantities that the mistake makes wrong are
-called wrong in themselves, no other one. Pairs: two mistakes at once. The rules that people use elsewhere judge the
-same networks, one step for each mistake, and the right networks as well, where everything they say is a false alarm.
+called wrong in themselves, no other one. Pairs: two mistakes at once. Named: what the mistake is; see
+`tests.campaigns.diagnosis`. The rules that people use elsewhere judge the same networks, one step for each mistake,
+and the right networks as well, where everything they say is a false alarm.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from manual_bp import mutants
 from manual_bp.probes import Probe
-from tests.campaigns import _criteria, _report
+from tests.campaigns import _criteria, _report, diagnosis
 from tests.campaigns._judging import BLAMED, Bench, bench, blamed, kinks, statuses_only
 from tests.campaigns._networks import NAMES
 from tests.campaigns._pool import run
@@ -74,6 +75,7 @@ def campaign(
         tasks += _batches("single", single)
         tasks += _batches("pair", pairs(dtype, number_of_pairs // 2, names=names))
         tasks += _batches("rules", representatives(single))
+        tasks += diagnosis.tasks(dtype, names, thorough=thorough)
         tasks += [{"what": "right", "dtype": dtype, "network": name} for name in names]
         tasks += [
             {"what": "smallest", "dtype": dtype, "network": name, "draw": draw, "of": of}
@@ -92,6 +94,8 @@ def campaign(
 def perform(task: dict[str, Any]) -> list[dict[str, Any]]:
     """One task of any kind."""
     statuses_only()
+    if task["what"] == "diagnosis":
+        return diagnosis.perform(task)
     if task["what"] == "right":
         return [right(task["network"], task["dtype"])]
     if task["what"] == "smallest":
