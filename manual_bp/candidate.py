@@ -122,6 +122,15 @@ class Naming:
         base = self.own_name(reference.removesuffix(GRAD))
         return self.layouts.get(base)
 
+    def stored(
+        self, reference: str, array: Array, shapes: Iterable[tuple[int, ...]], *, like: str = ""
+    ) -> tuple[str, Array, str | None]:
+        """The candidate's name of a quantity, a copy as it stores it (laid out as ``like`` is), and that layout."""
+        base = reference.removesuffix(GRAD)
+        own = self.own_name(base) + reference[len(base) :]
+        text = self.layout(self.own_name(like or reference), like or reference)
+        return own, from_torch_layout(array, text, shapes=shapes) if text else np.array(array, order="C"), text
+
     def params_for(self, params: Mapping[str, Array], shapes: Iterable[tuple[int, ...]]) -> Given:
         """Parameters under the candidate's names and in its layouts, copies of their own; torch's names work too."""
         shapes = list(shapes)

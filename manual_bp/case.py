@@ -11,16 +11,30 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from manual_bp.candidate import Naming
 from manual_bp.errors import ManualBPError
 from manual_bp.kept import Kept
 from manual_bp.report import Report
+from manual_bp.session import Session
 from manual_bp.variants import Variant
 from manual_bp.verification import verify
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What `manual_bp.verify` takes, to be run from the command line; see there for every field."""
+    """What `manual_bp.verify` takes, to be run from the command line; see there for every field but the last two.
+
+    Attributes
+    ----------
+    optimizer
+        How ``manual-bp train`` updates the weights on both sides: a description such as ``manual_bp.nn.SGD(lr=0.1,
+        momentum=0.9, weight_decay=1e-4)`` or ``manual_bp.nn.Adam(lr=0.01)``.
+    update
+        An optimiser's step of your own, to be judged against it: ``update(params, grads, state)`` returns new
+        parameters and new state, both by your names, or changes what it is given. ``state`` is empty at first, and has
+        torch's own entries for each parameter (``momentum_buffer`` of SGD; ``step``, ``exp_avg`` and ``exp_avg_sq`` of
+        Adam).
+    """
 
     candidate: Any
     reference: Any
@@ -37,11 +51,19 @@ class Case:
     strict_kinks: bool = False
     equations: Mapping[str, str] | None = None
     title: str = ""
+    optimizer: Any = None
+    update: Callable[..., Any] | None = None
 
     def verify(self, *, progress: Callable[[str, int, int], None] | None = None, keep: Kept | None = None) -> Report:
         """Run the comparison."""
-        arguments = {f.name: getattr(self, f.name) for f in fields(self)}
+        training = ("optimizer", "update")
+        arguments = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in training}
         return verify(arguments.pop("candidate"), arguments.pop("reference"), **arguments, progress=progress, keep=keep)
+
+    def session(self) -> Session:
+        """What stays the same over everything that is done with the case."""
+        naming = Naming(self.names, self.layouts)
+        return Session(self.reference, self.x, self.y, self.loss, self.params, naming, self.dtype, self.seed)
 
 
 class CaseError(ManualBPError):
@@ -63,8 +85,8 @@ def load_case(target: str) -> Case:
     ManualBPError
         If the file cannot be read, fails by itself (`CaseError`), or defines no such case.
     """
-    head, found, name = target.rpartition(".py:")
-    path = Path(head + ".py" if found else target)
+    path, name = split_target(target)
+    found = bool(name)
     if not path.is_file():
         raise ManualBPError(f"there is no file {path}", hint="manual-bp new case.py writes a starting point")
     module = _execute(path)
@@ -87,6 +109,17 @@ def load_case(target: str) -> Case:
             what, hint=hint if cases else "write: case = manual_bp.Case(candidate=..., reference=..., x=...)"
         )
     return value if value.title else replace(value, title=path.stem)
+
+
+def is_case(target: str) -> bool:
+    """Whether a target of the command line is ``FILE.py`` or ``FILE.py:NAME``."""
+    return target.endswith(".py") or ".py:" in target
+
+
+def split_target(target: str) -> tuple[Path, str]:
+    """File and name of a case; the name is empty if none is given."""
+    head, found, name = target.rpartition(".py:")
+    return (Path(head + ".py"), name) if found else (Path(target), "")
 
 
 def _execute(path: Path) -> Any:
@@ -177,5 +210,6 @@ case = Case(
     loss=nn.CrossEntropyLoss(),
     # names={{"W1": "z1.weight"}},    your name -> the reference's
     # layouts={{"W1": "IO"}},         your weights are (in, out): they are handed over, and compared, that way
+    # optimizer=SGD(lr=0.1, momentum=0.9),   from manual_bp.nn; then: manual-bp train {name}
 )
 '''

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from manual_bp.variants import Variant
 from manual_bp.verdict import make_report, merge_findings, refereed
 
 Progress = Callable[[str, int, int], None]
+#: Gets numbers out of a candidate: (params, x, y) -> what it reports.
+Run = Callable[[Given, Any, Any], Any]
 
 
 def verify(
@@ -95,22 +97,41 @@ def verify(
         If an argument cannot be used, or the candidate returns something that cannot be compared.
     """
     session = Session(reference, x, y, loss, params, Naming(names, layouts), dtype, seed)
-    run = _runner(candidate, session)
+    run = runner(candidate, session)
     fixed = isinstance(candidate, Mapping)
     chosen = session.probes(() if fixed or probes is None else probes)
+    formulas = {name: Equation(text=text) for name, text in (equations or {}).items()}
+    judging = Judging(complete=complete, strict_kinks=strict_kinks, formulas=formulas, keep=keep)
+    report = judge_probes(session, [(probe, run) for probe in chosen], judging, title=title, progress=progress)
+    if session.evidence is None:
+        return report
+    session.evidence.locate = lambda _: place_of(candidate) if callable(candidate) else ""
+    own = not isinstance(probes, str) and any(isinstance(p, Variant) for p in probes or ())
+    session.evidence.more = None if fixed or own else _more(session, run, strict_kinks)
+    return with_causes(report, session)
+
+
+def judge_probes(
+    session: Session,
+    chosen: Sequence[tuple[Variant, Run]],
+    judging: Judging,
+    *,
+    title: str = "",
+    progress: Progress | None = None,
+) -> Report:
+    """Judge what ``run`` reports on each probe; Ctrl-C after the first one leaves a partial report."""
     checks: list[Check] = []
     findings: list[Finding] = []
     infos: list[ProbeInfo] = []
-    formulas = {name: Equation(text=text) for name, text in (equations or {}).items()}
     partial = False
-    for done, probe in enumerate(chosen):
+    for done, (probe, run) in enumerate(chosen):
         if progress:
             progress(probe.name, done, len(chosen))
         if done and not session.params_used:
             # it never looked at the weights it was given, so it has its own: others would only make it look wrong
             probe = replace(probe, params=session.params)
         try:
-            found, said = _judge(session, probe, run, complete, strict_kinks, formulas, keep)
+            found, said = judge_probe(session, probe, run, judging)
         except KeyboardInterrupt:
             if not checks:
                 raise
@@ -118,26 +139,27 @@ def verify(
             break
         checks += found
         findings += said
-        infos.append(ProbeInfo(name=probe.name, description=probe.description, batch=_batch(probe.x), seed=seed))
-    report = make_report(
+        infos.append(probe_info(probe, session.seed))
+    return make_report(
         network=title or session.name,
         title=title,
         dtype=session.dtype,
-        seed=seed,
+        seed=session.seed,
         checks=checks,
         steps=session.steps,
         probes=tuple(infos),
         findings=merge_findings(findings),
         notes=tuple(session.program.notes),
-        strict_kinks=strict_kinks,
+        strict_kinks=judging.strict_kinks,
         partial=partial,
         torch_version=_torch_side.torch_version(),
     )
+
+
+def with_causes(report: Report, session: Session) -> Report:
+    """The report with the mistakes named, where they can be."""
     if session.evidence is None:
         return report
-    session.evidence.locate = lambda _: place_of(candidate) if callable(candidate) else ""
-    own = not isinstance(probes, str) and any(isinstance(p, Variant) for p in probes or ())
-    session.evidence.more = None if fixed or own else _more(session, run, strict_kinks)
     try:
         return attach(report, session.evidence)
     except ArithmeticError as error:  # a mistake that was tried divides by zero: the verdict stands without a cause
@@ -148,9 +170,7 @@ def _cases(session: Session, name: str) -> list[DiagnosisCase]:
     return session.evidence.cases(name) if session.evidence is not None else []
 
 
-def _more(
-    session: Session, run: Callable[[Given, Any, Any], Any], strict_kinks: bool
-) -> Callable[[str], list[DiagnosisCase]]:
+def _more(session: Session, run: Run, strict_kinks: bool) -> Callable[[str], list[DiagnosisCase]]:
     """Further probes of a quantity, run where those of the comparison leave several mistakes possible."""
 
     def more(name: str) -> list[DiagnosisCase]:
@@ -158,7 +178,7 @@ def _more(
         try:
             for probe in session.probes("all", seed=session.seed + 1)[1:3]:
                 own = probe if session.params_used else replace(probe, params=session.params)
-                _judge(session, own, run, False, strict_kinks, {}, None)
+                judge_probe(session, own, run, Judging(strict_kinks=strict_kinks))
             found = _cases(session, name)
         finally:
             session.evidence = first
@@ -167,15 +187,29 @@ def _more(
     return more
 
 
-def _judge(
-    session: Session,
-    probe: Variant,
-    run: Callable[[Given, Any, Any], Any],
-    complete: bool,
-    strict_kinks: bool,
-    formulas: Mapping[str, Equation],
-    keep: Kept | None,
-) -> tuple[tuple[Check, ...], list[Finding]]:
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """How to judge; see `verify`."""
+
+    complete: bool = False
+    strict_kinks: bool = False
+    formulas: Mapping[str, Equation] = field(default_factory=dict)
+    keep: Kept | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """One pass of the candidate, in torch's names and layout, and the reference's own on the same data."""
+
+    setting: Any
+    found: Any
+    structure: Any
+    trace: Trace
+    changed: tuple[str, ...]
+
+
+def observe(session: Session, probe: Variant, run: Run) -> Observed:
+    """Run both sides on one probe."""
     setting = session.setting(probe)
     found, structure = session.judge.record(setting)
     session.know(found, structure)
@@ -192,28 +226,46 @@ def _judge(
     trace = to_trace(reported, naming, expected, shapes)
     for name in session.program.frozen():
         trace.pop(name + GRAD, None)  # nobody asked for it
-    changed = list(mutated(kept, handed))
-    items = session.judge.items(setting, trace, found, structure, formulas)
+    changed = dict.fromkeys(naming.reference_name(n) for n in mutated(kept, handed))
+    return Observed(setting=setting, found=found, structure=structure, trace=trace, changed=tuple(changed))
+
+
+def judge_probe(
+    session: Session, probe: Variant, run: Run, judging: Judging
+) -> tuple[tuple[Check, ...], list[Finding]]:
+    """Run the candidate on one probe and judge what it reports."""
+    return judge_observed(session, probe, observe(session, probe, run), judging)
+
+
+def judge_observed(
+    session: Session, probe: Variant, seen: Observed, judging: Judging
+) -> tuple[tuple[Check, ...], list[Finding]]:
+    """Judge what a candidate reported."""
+    setting, found, structure, trace = seen.setting, seen.found, seen.structure, seen.trace
+    items = session.judge.items(setting, trace, found, structure, judging.formulas)
     unasked = session.judge.unasked(structure)
     items = tuple(item for item in items if item.quantity.name in trace or item.quantity.name not in unasked)
-    wanted = items if complete else tuple(item for item in items if item.quantity.name in trace)
-    checks = compare(wanted, trace, probe=probe.name, strict_kinks=strict_kinks)
+    both_have = {*probe.params, *structure.inputs}  # nobody need report what he was given
+    left_out = both_have if judging.complete else {item.quantity.name for item in items}
+    wanted = tuple(item for item in items if item.quantity.name in trace or item.quantity.name not in left_out)
+    checks = compare(wanted, trace, probe=probe.name, strict_kinks=judging.strict_kinks)
     if any(c.status in ("wrong", "nonfinite") and c.name in ("loss", f"{structure.output}{GRAD}") for c in checks):
         wanted = _with_guards(session, setting, wanted, trace, found, structure.output)
-        checks = compare(wanted, trace, probe=probe.name, strict_kinks=strict_kinks)
+        checks = compare(wanted, trace, probe=probe.name, strict_kinks=judging.strict_kinks)
     verdicts = session.judge.referee(setting, trace, found, structure, checks)
     checks, findings = refereed(checks, verdicts, probe.name)
-    for name in dict.fromkeys(naming.reference_name(n) for n in changed):
+    for name in seen.changed:
         text = f"the candidate changed {name!r}, which it was given, in place; work on a copy"
         findings.append(Finding(kind="mutation", name=name, step=name, text=text, probes=(probe.name,)))
         checks = blame_mutation(checks, items, name, text, probe.name)
-    if keep is not None:
-        keep.add(probe.name, wanted, trace, checks)
+    if judging.keep is not None:
+        judging.keep.add(probe.name, wanted, trace, checks)
     if session.evidence is None:
-        known = expected | {name: tuple(p.shape) for name, p in probe.params.items()}
+        known = {name: tuple(t.shape) for name, t in {**found.values, **found.grads}.items()}
+        known |= {name: tuple(p.shape) for name, p in probe.params.items()}
         session.evidence = Evidence(_torch_side.describe.graph_of(session.program, structure, known, trace))
     session.evidence.add(probe.name, trace, probe.y, items, checks, given=probe.params)
-    if not complete:
+    if not judging.complete:
         findings += coverage(items, trace, probe.name)
     return checks, findings
 
@@ -230,7 +282,7 @@ def _with_guards(
     return guarded(items, LogLoss(*kind), output, x, setting.y.numpy(), u=u)
 
 
-def _runner(candidate: Any, session: Session) -> Callable[[Given, Any, Any], Any]:
+def runner(candidate: Any, session: Session) -> Run:
     """How to get numbers out of a candidate of any kind."""
     if isinstance(candidate, Mapping):
         return lambda _params, _x, _y: candidate
@@ -250,6 +302,8 @@ def _runner(candidate: Any, session: Session) -> Callable[[Given, Any, Any], Any
     return lambda params, x, y: call(candidate, params, x, y)
 
 
-def _batch(x: Any) -> int:
-    first = next(iter(named(x).values()), None)
-    return int(first.shape[0]) if isinstance(first, np.ndarray) and first.ndim else 1
+def probe_info(probe: Variant, seed: int) -> ProbeInfo:
+    """What a report says of a probe."""
+    first = next(iter(named(probe.x).values()), None)
+    batch = int(first.shape[0]) if isinstance(first, np.ndarray) and first.ndim else 1
+    return ProbeInfo(name=probe.name, description=probe.description, batch=batch, seed=seed)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 @click.option(
     "--fixture", type=click.Path(), metavar="FILE", help="What a dump answers, if it holds numbers alone (see: export)."
 )
+@click.option(
+    "--case", type=click.Path(), metavar="FILE.py[:NAME]", help="The case that a dump belongs to, if it has moved."
+)
+@click.option("--partial", is_flag=True, help="What a dump leaves out is judged as part of what follows, not missing.")
 @click.option("--strict-kinks", is_flag=True, help="Make another subgradient at a kink a difference.")
 @click.option("--power", is_flag=True, help="Plant mistakes, and count which of them these very probes reveal.")
 @click.option(
@@ -55,6 +59,8 @@ def command(
     names: tuple[str, ...],
     weights: str | None,
     fixture: str | None,
+    case: str | None,
+    partial: bool,
     strict_kinks: bool,
     power: bool,
     keep_arrays: str | None,
@@ -85,7 +91,7 @@ def command(
     elif target.endswith((".npz", ".safetensors")) or os.path.isdir(target):
         if keep is not None:
             raise click.UsageError("--keep-arrays is of no use here: a dump holds the whole arrays already")
-        report = _dump(target, names, fixture, strict_kinks)
+        report = _dump(target, names, fixture, case, strict_kinks, partial=partial)
     else:
         lesson = _shows_lesson(format_, outputs)
         report = _network(
@@ -225,16 +231,20 @@ def _saved(target: str, strict_kinks: bool, keep: Kept | None) -> Report:
     return judge_network(describe(network), [probe], strict_kinks=strict_kinks, command=command, keep=keep)
 
 
-def _dump(target: str, names: tuple[str, ...], fixture: str | None, strict_kinks: bool) -> Report:
+def _dump(
+    target: str, names: tuple[str, ...], fixture: str | None, case: str | None, strict_kinks: bool, *, partial: bool
+) -> Report:
     """Numbers that another program wrote."""
     from manual_bp.dumps import judge_dump
 
     if "all" not in names:
         raise click.UsageError("--probe is of no use here: a dump is one probe, a folder of dumps one of each")
-    answered = ["--fixture", fixture] if fixture else []
-    again = ["manual-bp", "compare", target, *answered, *(["--strict-kinks"] if strict_kinks else [])]
+    answered = [*(["--fixture", fixture] if fixture else []), *(["--case", case] if case else [])]
+    flags = [*(["--partial"] if partial else []), *(["--strict-kinks"] if strict_kinks else [])]
+    again = shlex.join(["manual-bp", "compare", target, *answered, *flags])
+    options: dict[str, Any] = {"fixture": fixture, "case": case, "complete": not partial, "strict_kinks": strict_kinks}
     with progress(2, what=f"comparing {target}") as tick:
-        return judge_dump(target, fixture=fixture, strict_kinks=strict_kinks, progress=tick, command=shlex.join(again))
+        return judge_dump(target, **options, progress=tick, command=again)
 
 
 def _command(

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from manual_bp.errors import ManualBPError
 
+if TYPE_CHECKING:
+    from manual_bp.dumps import Form, Manifest
+    from manual_bp.trace import Array
+
+    Fixture = tuple[Manifest, dict[str, Array]]
+
 
 @click.command("export", short_help="Write a fixture for a program in any language.")
-@click.argument("target", metavar="NETWORK")
+@click.argument("target", metavar="NETWORK | FILE.py[:NAME]")
 @click.option(
     "-o", "--output", required=True, type=click.Path(), metavar="FILE.npz|FILE.safetensors|FOLDER",
     help="Where to; a folder gets one raw file an array, a manifest.json and a C header.",
@@ -19,9 +28,9 @@ from manual_bp.errors import ManualBPError
     "--probe", "names", multiple=True, metavar="NAME|all",
     help="Which weights and inputs; several go into a folder, a fixture each.  [default: the first]",
 )  # fmt: skip  # as above
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float64", show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and data.")
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Examples, at least.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="[default: float64, or the case's own]")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of weights and data.  [default: 0, or the case's own]")
+@click.option("--batch", type=click.IntRange(min=1), help="Examples, at least.  [default: 1; a case has its own]")
 @click.option(
     "--no-expected", is_flag=True, help="Leave out what PyTorch has for every quantity (torch is not needed)."
 )
@@ -32,48 +41,94 @@ from manual_bp.errors import ManualBPError
 @click.option(
     "--form", type=click.Choice(["bin", "npz", "safetensors"]), help="Of the files in the folder.  [default: by name]"
 )
+@click.option(
+    "--force", is_flag=True, help="Write over what a program has filled in, and over files that are no fixture."
+)
 def command(
     target: str,
     output: str,
     names: tuple[str, ...],
-    dtype: str,
-    seed: int,
-    batch: int,
+    dtype: str | None,
+    seed: int | None,
+    batch: int | None,
     no_expected: bool,
     channels_last: bool,
     layouts: tuple[str, ...],
-    form: str | None,
+    form: Form | None,
+    force: bool,
 ) -> None:
     """Write weights, inputs, targets and what PyTorch makes of them, for a program in any language.
 
-    The program reads given/NAME and writes its own numbers to candidate/NAME, for every NAME that the manifest wants
-    (as many as it has). Then: manual-bp compare on the same file or folder.
-    """
-    from manual_bp import dumps, networks, probes
+    The program reads given/NAME and writes its own numbers to candidate/NAME, for every NAME that the manifest wants.
+    Then: manual-bp compare on the same file or folder.
 
-    if target.endswith(".py") or ".py:" in target:
-        raise ManualBPError(
-            f"{target} is a case of your own; only built-in networks can be exported", hint="see: manual-bp networks"
+    FILE.py is a case of your own (see: manual-bp new); its names and layouts are those of the fixture. Its reference
+    stays in FILE.py, where manual-bp compare finds it again (or is told: --case FILE.py).
+    """
+    from manual_bp import dumps
+    from manual_bp.case import is_case
+
+    given = {"dtype": dtype, "seed": seed}
+    options = {name: value for name, value in given.items() if value is not None}
+    if is_case(target):
+        if batch is not None or channels_last:
+            what = "--batch" if batch is not None else "--channels-last"
+            raise ManualBPError(f"{what} is for the built-in networks", hint="say it in the case: x, layouts")
+        made = _case(target, output, names, options, expected=not no_expected, layouts=_layouts(layouts))
+    else:
+        made = _network(
+            target,
+            names,
+            {"dtype": "float64", "seed": 0, "batch": 1 if batch is None else batch, **options},
+            {"expected": not no_expected, "layouts": _layouts(layouts), "last": channels_last},
         )
-    network = networks.get(target)
-    wanted = probes.probe_names(network) if "all" in names else tuple(dict.fromkeys(names))
-    wanted = wanted or probes.probe_names(network)[:1]
     chosen = dumps.form_of(output) if form is None else form
     folder = dumps.form_of(output) == "bin"
-    if not folder and (len(wanted) > 1 or chosen != dumps.form_of(output)):
+    if not folder and (len(made) > 1 or chosen != dumps.form_of(output)):
         hint = "give a folder with -o, or one --probe and no other --form"
         raise ManualBPError(f"{output} is one {dumps.form_of(output)} file", hint=hint)
-    several = len(wanted) > 1 or (folder and chosen != "bin")
-    found = [probes.probe(network, name, seed=seed, dtype=dtype, batch=batch) for name in wanted]
-    for probe in found:
-        manifest, arrays = dumps.fixture(
-            network, probe, expected=not no_expected, layouts=_layouts(layouts), last=channels_last
-        )
+    several = len(made) > 1 or (folder and chosen != "bin")
+    for manifest, arrays in made:
         suffix = "" if chosen == "bin" else f".{chosen}"
-        path = Path(output) / f"{probe.name}{suffix}" if several else Path(output)
-        dumps.write(path, chosen, manifest, arrays)  # type: ignore[arg-type]  # one of the three words
+        path = Path(output) / f"{manifest.probe}{suffix}" if several else Path(output)
+        dumps.write(path, chosen, manifest, arrays, force=force)
         click.echo(f"wrote {path}: {len(manifest.given)} arrays given, {len(manifest.wanted)} wanted", err=True)
     click.echo(f"let your program fill in candidate/NAME, then: manual-bp compare {output}", err=True)
+
+
+def _network(
+    target: str, names: tuple[str, ...], options: Mapping[str, Any], stored: Mapping[str, Any]
+) -> list[Fixture]:
+    """Fixtures of a built-in network, one a probe."""
+    from manual_bp import dumps, networks, probes
+
+    network = networks.get(target)
+    wanted = probes.probe_names(network) if "all" in names else tuple(dict.fromkeys(names))
+    found = [probes.probe(network, name, **options) for name in wanted or probes.probe_names(network)[:1]]
+    return [dumps.fixture(network, probe, **stored) for probe in found]
+
+
+def _case(
+    target: str,
+    output: str,
+    names: tuple[str, ...],
+    options: Mapping[str, Any],
+    *,
+    expected: bool,
+    layouts: Mapping[str, str],
+) -> list[Fixture]:
+    """Fixtures of a case, one a probe."""
+    from manual_bp import dumps
+    from manual_bp.case import load_case
+
+    case = load_case(target)
+    case = replace(case, **options, layouts={**(case.layouts or {}), **layouts})
+    session = case.session()
+    probes = session.probes("all" if "all" in names else names or ["given"])
+    # the manifest names the case by the way from the fixture's own folder, wherever both are moved
+    several = dumps.form_of(output) == "bin" and len(probes) > 1
+    folder = Path(output) if several else Path(output).parent
+    return [dumps.case_fixture(case, session, p, target=target, folder=folder, expected=expected) for p in probes]
 
 
 def _layouts(texts: tuple[str, ...]) -> dict[str, str]:

@@ -6,6 +6,7 @@ holds any two dumps against each other without torch.
 
 from __future__ import annotations
 
+from manual_bp.dumps._case import case_fixture
 from manual_bp.dumps._diff import ArrayDiff, DumpDiff, compare_dumps
 from manual_bp.dumps._dump import Dump, Form, form_of, read, write
 from manual_bp.dumps._export import fixture
@@ -20,6 +21,7 @@ __all__ = [
     "Given",
     "Manifest",
     "Wanted",
+    "case_fixture",
     "compare_dumps",
     "fixture",
     "form_of",

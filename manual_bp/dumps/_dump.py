@@ -17,7 +17,7 @@ from manual_bp.dumps._npz import npz_bytes, read_npz
 from manual_bp.dumps._safetensors import read_safetensors, safetensors_bytes
 from manual_bp.errors import ManualBPError
 from manual_bp.files import write_bytes
-from manual_bp.trace import Array
+from manual_bp.trace import Array, Trace
 
 Form = Literal["npz", "safetensors", "bin"]
 
@@ -59,6 +59,18 @@ class Dump:
         if self.manifest is None:
             found |= {n: a for n, a in self.arrays.items() if not n.startswith((GIVEN, EXPECTED, WANTED))}
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a program found for one fixture; ``given`` is in torch's layout, ``candidate`` as stored."""
+
+    path: Path
+    fixture: Path
+    manifest: Manifest
+    given: Trace
+    candidate: Trace
+    layouts: dict[str, str]
 
 
 def form_of(path: str | os.PathLike[str]) -> Form:
@@ -105,16 +117,44 @@ def read(path: str | os.PathLike[str]) -> Dump:
     )
 
 
-def write(path: str | os.PathLike[str], form: Form, manifest: Manifest, arrays: Mapping[str, Array]) -> None:
-    """Write a fixture; ManualBPError where that cannot be done."""
+def write(
+    path: str | os.PathLike[str], form: Form, manifest: Manifest, arrays: Mapping[str, Array], *, force: bool = False
+) -> None:
+    """Write a fixture.
+
+    Raises
+    ------
+    ManualBPError
+        It cannot be written; or, unless ``force``, there is something already that a program's numbers are in, or that
+        is no fixture at all.
+    """
     if form == "bin":
-        write_folder(Path(path), manifest, arrays)
-    elif form == "safetensors":
+        write_folder(Path(path), manifest, arrays, force=force)
+        return
+    if not force:
+        _check_free(path)
+    if form == "safetensors":
         write_bytes(path, safetensors_bytes(arrays, {"manifest": manifest.to_json()}))
     else:
         # bytes of UTF-8, not NumPy's text: readers in other languages know numbers only
         text = np.frombuffer(manifest.to_json().encode(), np.uint8)
         write_bytes(path, npz_bytes({"manifest": text, **arrays}))
+
+
+def _check_free(path: str | os.PathLike[str]) -> None:
+    """Refuse to write over anything that cannot be had again by exporting."""
+    if not Path(path).is_file():
+        return
+    hint = "choose another name, or overwrite it with --force"
+    try:
+        there = read(path)
+    except ManualBPError as error:
+        raise ManualBPError(f"{path} exists, and is no fixture", hint=hint) from error
+    if there.manifest is None:
+        raise ManualBPError(f"{path} exists, and is no fixture", hint=hint)
+    if numbers := there.part(WANTED):
+        first = f"{len(numbers)} arrays" if len(numbers) > 1 else f"{next(iter(numbers))}"
+        raise ManualBPError(f"{path} holds {first} that a program wrote", hint=hint)
 
 
 def _text(path: object, name: str, array: Array) -> str:

@@ -58,16 +58,20 @@ def read_folder(folder: Path) -> tuple[Manifest, dict[str, Array]]:
     return manifest, arrays
 
 
-def write_folder(folder: Path, manifest: Manifest, arrays: Mapping[str, Array]) -> None:
+def write_folder(folder: Path, manifest: Manifest, arrays: Mapping[str, Array], *, force: bool = False) -> None:
     """Write a fixture into a folder, which may hold other files (the program's source, say).
 
     Raises
     ------
     ManualBPError
-        The folder holds a program's numbers already, or a manifest that is not ours; or it cannot be written.
+        The folder holds a manifest that is not ours; a program's numbers already, which go only by ``force``; or it
+        cannot be written.
     """
-    _check_free(folder)
+    numbers = sorted((folder / WANTED).rglob(f"*{SUFFIX}"))
+    _check_free(folder, [] if force else numbers)
     try:
+        for path in numbers:
+            path.unlink()
         (folder / MANIFEST).unlink(missing_ok=True)  # while the files change it is no fixture
         for wanted in manifest.wanted:
             _path(folder, wanted.fill_in).parent.mkdir(parents=True, exist_ok=True)
@@ -79,11 +83,11 @@ def write_folder(folder: Path, manifest: Manifest, arrays: Mapping[str, Array]) 
     write_text(folder / MANIFEST, manifest.to_json())
 
 
-def _check_free(folder: Path) -> None:
-    if any((folder / WANTED).rglob(f"*{SUFFIX}")):
+def _check_free(folder: Path, numbers: list[Path]) -> None:
+    if numbers:
         raise ManualBPError(
             f"{folder / WANTED} holds numbers that a program wrote for another fixture",
-            hint="remove them, or export to another folder",
+            hint="export to another folder, or remove them with --force",
         )
     if (folder / MANIFEST).exists():
         from_json(read_text(folder / MANIFEST, what="manifest"), folder)  # somebody else's is not overwritten

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from manual_bp import _torch_side, networks
 from manual_bp.blind import blind_spots
 from manual_bp.diagnose import Evidence, Graph, attach
-from manual_bp.dumps._dump import Dump, read
+from manual_bp.dumps._case import judge_case
+from manual_bp.dumps._dump import Answer, Dump, read
 from manual_bp.dumps._folder import MANIFEST
 from manual_bp.dumps._layout import base
-from manual_bp.dumps._manifest import Manifest, Wanted, crc
+from manual_bp.dumps._manifest import Wanted, crc
 from manual_bp.dumps._stored import stored_shape, to_torch
 from manual_bp.errors import ManualBPError
 from manual_bp.network import INPUT, TARGET, Network
@@ -23,6 +24,7 @@ from manual_bp.report import Check, Finding, ProbeInfo, Report
 from manual_bp.runner import Progress, judge_run, step_infos
 from manual_bp.trace import Run, Trace
 from manual_bp.verdict import make_report, merge_findings
+from manual_bp.verification import Judging
 
 _AGAIN = "write the fixture again with manual-bp export"
 
@@ -31,6 +33,7 @@ def judge_dump(
     path: str | os.PathLike[str],
     *,
     fixture: str | os.PathLike[str] | None = None,
+    case: str | None = None,
     complete: bool = True,
     strict_kinks: bool = False,
     progress: Progress | None = None,
@@ -45,6 +48,8 @@ def judge_dump(
         numbers alone, under the quantities' names; or a folder of several of either, one a probe.
     fixture
         The fixture that a file with numbers alone answers, unless the file names it itself (an array ``fixture``).
+    case
+        ``FILE.py`` or ``FILE.py:NAME``, for fixtures of a case: the case itself, if it is not the file that they name.
     complete
         Whether a wanted quantity that is not there counts as missing; otherwise it is judged as part of what follows.
     strict_kinks
@@ -60,9 +65,17 @@ def judge_dump(
     """
     answers = [_answer(read(part), fixture) for part in _parts(Path(path))]
     first = answers[0].manifest
-    settings = {f"{a.manifest.network} in {a.manifest.dtype}": None for a in answers}
+    settings = {f"{a.manifest.case or a.manifest.network} in {a.manifest.dtype}": None for a in answers}
     if len(settings) > 1:
         raise ManualBPError(f"{path} mixes {' and '.join(settings)}", hint="compare one network in one dtype at a time")
+    if first.case:
+        judging = Judging(complete=complete, strict_kinks=strict_kinks)
+        report = judge_case(answers, case=case, judging=judging, progress=progress)
+        return replace(report, notes=(*report.notes, f"the numbers are those of {path}"), command=command)
+    if case is not None:
+        raise ManualBPError(
+            f"{path} is no fixture of a case, but of network {first.network!r}", hint="leave --case away"
+        )
     network = networks.get(first.network)
     judge = _torch_side.judge.Judge(network, first.dtype)
     # what a program left out is written out, in a diagnosis, from what it did write
@@ -108,17 +121,6 @@ def judge_dump(
     return attach(report, evidence)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Answer:
-    """What a program found for one fixture; ``given`` is in torch's layout, ``candidate`` as stored."""
-
-    path: Path
-    manifest: Manifest
-    given: Trace
-    candidate: Trace
-    layouts: dict[str, str]
-
-
 def _parts(path: Path) -> Sequence[Path]:
     """The dumps that a path stands for: itself, or what lies in the folder."""
     if not path.is_dir() or (path / MANIFEST).is_file():
@@ -129,7 +131,7 @@ def _parts(path: Path) -> Sequence[Path]:
     return inside
 
 
-def _answer(dump: Dump, fixture: str | os.PathLike[str] | None) -> _Answer:
+def _answer(dump: Dump, fixture: str | os.PathLike[str] | None) -> Answer:
     source = dump
     if dump.manifest is None:
         if fixture is None and not dump.fixture:
@@ -147,8 +149,9 @@ def _answer(dump: Dump, fixture: str | os.PathLike[str] | None) -> _Answer:
     known = {base(w.name) for w in source.manifest.wanted}
     if strange := [name for name in dump.layouts if base(name) not in known]:
         raise ManualBPError(f"{dump.path} gives a layout for {strange[0]}, which is not wanted", hint="check its name")
-    return _Answer(
+    return Answer(
         path=dump.path,
+        fixture=source.path,
         manifest=source.manifest,
         given=_given(source),
         candidate=candidate,
@@ -180,7 +183,7 @@ def _given(source: Dump) -> Trace:
     return found
 
 
-def _probe(answer: _Answer, network: Network) -> Probe:
+def _probe(answer: Answer, network: Network) -> Probe:
     manifest, given = answer.manifest, dict(answer.given)
     needed = {**network.parameter_shapes(), **network.buffer_shapes()}
     for name in (INPUT, TARGET, *needed):
@@ -206,7 +209,7 @@ def _probe(answer: _Answer, network: Network) -> Probe:
     )
 
 
-def _trace(answer: _Answer, probe: Probe) -> tuple[Trace, dict[str, str]]:
+def _trace(answer: Answer, probe: Probe) -> tuple[Trace, dict[str, str]]:
     """The program's quantities in torch's layout, and by name what does not have the shape that was asked for."""
     wanted = {entry.name: entry for entry in answer.manifest.wanted}
     trace: Trace = {INPUT: probe.x, **probe.params}
@@ -228,7 +231,7 @@ def _trace(answer: _Answer, probe: Probe) -> tuple[Trace, dict[str, str]]:
     return trace, misfits
 
 
-def _stored_shape(entry: Wanted, layout: str | None, answer: _Answer) -> tuple[int, ...]:
+def _stored_shape(entry: Wanted, layout: str | None, answer: Answer) -> tuple[int, ...]:
     try:
         return stored_shape(entry, answer.manifest, layout)
     except (ManualBPError, ValueError) as error:

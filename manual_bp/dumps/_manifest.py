@@ -10,6 +10,9 @@ The manifest is JSON::
                  "torch_shape": [1, 1, 6, 6], "kind": "value", "equation": "...", "fill_in": "candidate/z1",
                  "expected": "expected/z1"}, ...]}
 
+A fixture of a case of your own says ``"case": "case.py:NAME"``, a path from the fixture's own folder, and ``"digest"``,
+the sha256 of that file; names and layouts are then those of the case's candidate.
+
 ``shape`` is the shape as stored, in the axes that ``layout`` names (null: torch's); ``torch_shape`` is torch's.
 Keys that this version does not know are ignored; a higher ``version`` is refused.
 """
@@ -31,7 +34,7 @@ VERSION = 1
 
 GIVEN, WANTED, EXPECTED = "given/", "candidate/", "expected/"
 
-Role = Literal["parameter", "buffer", "input", "target"]
+Role = Literal["parameter", "buffer", "input", "target", "upstream"]
 
 DTYPES = ("float32", "float64", "int64", "int32", "uint8", "bool")
 
@@ -96,6 +99,8 @@ class Manifest:
     given: tuple[Given, ...]
     wanted: tuple[Wanted, ...]
     written_by: str = ""
+    case: str = ""
+    digest: str = ""
 
     def torch_shapes(self) -> list[Shape]:
         """Shapes of all that is more than a matrix, from which the sizes inside a flattened axis are read."""
@@ -106,7 +111,8 @@ class Manifest:
         plain = asdict(self)
         given = [asdict(g) | {"at": g.at} for g in self.given]
         wanted = [asdict(w) | {"fill_in": w.fill_in, "expected": w.expected} for w in self.wanted]
-        head = {k: v for k, v in plain.items() if k not in ("given", "wanted")}
+        left_out = ("given", "wanted", *(() if self.case else ("case", "digest")))
+        head = {k: v for k, v in plain.items() if k not in left_out}
         lines = [f" {_text(k)}: {_text(v)}" for k, v in {"format": FORMAT, "version": VERSION, **head}.items()]
         for key, entries in (("given", given), ("wanted", wanted)):
             lines.append(f" {_text(key)}: [\n" + ",\n".join(f"  {_text(entry)}" for entry in entries) + "\n ]")
@@ -150,6 +156,8 @@ def from_json(text: str, path: object) -> Manifest:
             seed=_typed(found, "seed", int),
             batch=_typed(found, "batch", int),
             written_by=_typed(found, "written_by", str),
+            case=_typed(found, "case", str) if "case" in found else "",
+            digest=_typed(found, "digest", str) if "digest" in found else "",
         )
         if manifest.dtype not in ("float32", "float64"):
             raise ValueError(f"there is no fixture in {manifest.dtype!r}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from manual_bp.training._case import train_case
 from manual_bp.training._record import Step, Training
 from manual_bp.training._train import train
 
-__all__ = ["Step", "Training", "train"]
+__all__ = ["Step", "Training", "train", "train_case"]

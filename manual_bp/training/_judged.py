@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from manual_bp import _torch_side
 from manual_bp.compare import Item, compare
+from manual_bp.errors import ManualBPError
 from manual_bp.measure import excess
+from manual_bp.nn import Optimizer, Params, State
 from manual_bp.report import HARMLESS, Check, Finding
-from manual_bp.trace import Array
+from manual_bp.trace import GRAD, NEW, Array, Trace
 
 
 @dataclass(frozen=True)
@@ -68,3 +73,43 @@ def unusable(items: tuple[Item, ...], probe: str, why: str) -> Judged:
     checks = tuple(replace(check, note=why) for check in compare(items, {}, probe=probe))
     finding = Finding(kind="wrong", name=items[0].quantity.name, step="update", text=why, probes=(probe,))
     return Judged.of(checks, (finding,))
+
+
+def judged_update(
+    optimizer: Optimizer,
+    step: Callable[[Params, Params, State], tuple[Mapping[str, Array], State]],
+    params: dict[str, Array],
+    grads: dict[str, Array],
+    state: State,
+    *,
+    probe: str,
+) -> tuple[Judged, Mapping[str, Array], State]:
+    """One update by hand, judged from the very parameters, gradients and state that it started from.
+
+    Parameters
+    ----------
+    optimizer
+        What is right.
+    step
+        The update by hand: new parameters and new state.
+
+    Returns
+    -------
+    The judgement, and what ``step`` returned.
+    """
+    items = _torch_side.lockstep.update_items(optimizer, params, grads, state)
+    given = {**params, **{name + GRAD: g for name, g in grads.items()}}
+    kept = {name: array.tobytes() for name, array in given.items()}
+    try:
+        new, after = step(params, grads, state)
+    except ManualBPError:
+        raise
+    except Exception as error:  # noqa: BLE001  # hand-written code under judgement: what it raises is a finding
+        return unusable(items, probe, f"the optimiser raised {type(error).__name__}: {error}"), {}, {}
+    if changed := [name for name, array in given.items() if array.tobytes() != kept[name]]:
+        return unusable(items, probe, f"the optimiser changed {changed[0]}, which it was given, in place"), {}, {}
+    trace: Trace = {name + NEW: np.asarray(array) for name, array in new.items()}
+    trace |= {f"{n}.{key}{NEW}": np.asarray(a) for n, own in after.items() for key, a in own.items()}
+    used = largest_share(items, trace)
+    found = Judged(len(items), used) if used is not None else Judged.of(compare(items, trace, probe=probe))
+    return found, new, after

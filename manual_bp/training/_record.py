@@ -57,6 +57,8 @@ class Training:
         The step at which the loss stopped being a number on both sides alike: no mistake, but no learning either.
     interrupted
         Whether Ctrl-C ended it early.
+    unit
+        What an example is: a digit, or an example of a case's own.
     """
 
     network: str
@@ -74,6 +76,7 @@ class Training:
     report: Report | None = None
     diverged: int | None = None
     interrupted: bool = False
+    unit: str = "digit"
     schema_version: int = SCHEMA_VERSION
 
     @property

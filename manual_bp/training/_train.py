@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from manual_bp import _torch_side
-from manual_bp.compare import compare
 from manual_bp.errors import ManualBPError
 from manual_bp.network import Network
 from manual_bp.nn import NNError, Optimizer, State
@@ -18,17 +16,16 @@ from manual_bp.probes import Probe
 from manual_bp.probes._step import values
 from manual_bp.report import ProbeInfo, Report
 from manual_bp.runner import describe, judge_run, step_infos
-from manual_bp.trace import GRAD, NEW, Array, Run, Trace
+from manual_bp.trace import GRAD, Array, Run, Trace
+from manual_bp.training._course import Observer, check_numbers, drift, run_course
 from manual_bp.training._data import Examples, examples, start
-from manual_bp.training._judged import Judged, largest_share, unusable
+from manual_bp.training._judged import Judged, judged_update, largest_share
 from manual_bp.training._record import Step, Training
 from manual_bp.verdict import environment, make_report, merge_findings
 
 if TYPE_CHECKING:
     from manual_bp_torch.judge import Judge
     from manual_bp_torch.lockstep import Lockstep
-
-Observer = Callable[[Step], None]
 
 
 def train(
@@ -68,36 +65,12 @@ def train(
     ManualBPError
         Steps, batch or intervals below 1, another dtype, a batch larger than the data.
     """
-    _check(steps=steps, batch=batch, judge_every=judge_every, evaluate_every=evaluate_every or 1)
+    check_numbers(steps=steps, batch=batch, judge_every=judge_every, evaluate_every=evaluate_every or 1)
     if dtype not in ("float32", "float64"):
         raise ManualBPError(f"there is no training in {dtype!r}", hint="choose float32 or float64")
     pair = _Pair(network, optimizer, candidate or network, candidate_optimizer or optimizer, dtype, seed, batch)
     often = evaluate_every or max(1, steps // 10)
-    history: list[Step] = []
-    wrong: Report | None = None
-    diverged, interrupted = None, False
-
-    def told(step: Step) -> None:
-        history.append(step)
-        if observe:
-            observe(step)
-
-    try:
-        told(pair.evaluated(Step(step=0)))
-        for number in range(1, steps + 1):
-            whole = number == 1 or number % judge_every == 0
-            step, wrong = pair.step(number, whole=whole)
-            last = wrong is not None or number == steps
-            told(pair.evaluated(step) if last or number % often == 0 else step)
-            if wrong is not None:
-                break
-            if not np.isfinite(step.reference_loss):
-                diverged = number
-                break
-    except KeyboardInterrupt:
-        if not history:
-            raise
-        interrupted = True
+    course = run_course(pair, steps=steps, judge_every=judge_every, often=often, observe=observe)
     return Training(
         network=network.name,
         title=network.title,
@@ -108,12 +81,8 @@ def train(
         steps=steps,
         examples=len(pair.data.images),
         held_back=len(pair.data.held_images),
-        history=tuple(history),
         environment=environment(_torch_side.torch_version()),
-        wrong_step=history[-1].step if wrong else None,
-        report=wrong,
-        diverged=diverged,
-        interrupted=interrupted,
+        **course,
     )
 
 
@@ -173,7 +142,7 @@ class _Pair:
             step=number,
             loss=loss,
             reference_loss=reference_loss,
-            drift=_drift(self._trained(), self.reference.parameters()),
+            drift=drift(self._trained(), self.reference.parameters()),
             judged=found.judged,
             used=found.used,
         )
@@ -206,19 +175,9 @@ class _Pair:
         """The update by hand, judged; the candidate goes on from it if it is right."""
         params = self._trained()
         grads = {name: run.trace[name + GRAD] for name in params}
-        items = _torch_side.lockstep.update_items(self.optimizer, params, grads, self.state)
-        given = {**params, **{name + GRAD: g for name, g in grads.items()}}
-        kept = {name: array.tobytes() for name, array in given.items()}
-        try:
-            new, state = self.candidate_optimizer.step(params, grads, self.state)
-        except Exception as error:  # noqa: BLE001  # hand-written code under judgement: what it raises is a finding
-            return unusable(items, probe, f"the optimiser raised {type(error).__name__}: {error}")
-        if changed := [name for name, array in given.items() if array.tobytes() != kept[name]]:
-            return unusable(items, probe, f"the optimiser changed {changed[0]}, which it was given, in place")
-        trace: Trace = {name + NEW: np.asarray(array) for name, array in new.items()}
-        trace |= {f"{n}.{key}{NEW}": np.asarray(a) for n, own in state.items() for key, a in own.items()}
-        used = largest_share(items, trace)
-        found = Judged(len(items), used) if used is not None else Judged.of(compare(items, trace, probe=probe))
+        found, new, state = judged_update(
+            self.optimizer, self.candidate_optimizer.step, params, grads, self.state, probe=probe
+        )
         if not found.wrong:
             self.params, self.state = {**self.params, **new}, state
         return found
@@ -245,21 +204,3 @@ class _Pair:
             findings=merge_findings(found.findings),
             torch_version=_torch_side.torch_version(),
         )
-
-
-def _drift(own: Mapping[str, Array], reference: Mapping[str, Array]) -> float:
-    """The largest difference of a parameter in units of its own size; 0 when all are equal."""
-    worst = 0.0
-    for name, array in reference.items():
-        with np.errstate(all="ignore"):
-            apart = float(np.max(np.abs(own[name].astype(np.float64) - array), initial=0.0))
-            size = float(np.max(np.abs(array), initial=0.0))
-        if apart:
-            worst = max(worst, apart / size if size else np.inf)
-    return worst
-
-
-def _check(**numbers: object) -> None:
-    for name, number in numbers.items():
-        if not isinstance(number, (int, np.integer)) or number < 1:
-            raise ManualBPError(f"{name.replace('_', ' ')} is {number!r}", hint="give an integer of at least 1")

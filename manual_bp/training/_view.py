@@ -21,9 +21,10 @@ def row(step: Step) -> str:
 
 def opening(training: Training) -> str:
     """What is trained, and how."""
-    digits = f"{training.batch} of {count(training.examples, 'digit')} a step"
+    examples = count(training.examples, training.unit)
+    taken = f"{training.batch} of {examples} a step" if training.batch < training.examples else f"{examples} a step"
     held = f", accuracy on {training.held_back} held back" if training.accuracy is not None else ""
-    return f"{training.network} · {training.optimizer} · {training.dtype} · seed {training.seed} · {digits}{held}"
+    return f"{training.network} · {training.optimizer} · {training.dtype} · seed {training.seed} · {taken}{held}"
 
 
 def closing(training: Training) -> str:

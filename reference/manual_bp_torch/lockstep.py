@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from manual_bp import nn
 from manual_bp.compare import Item
+from manual_bp.errors import ManualBPError
 from manual_bp.network import Network
 from manual_bp.nn import Optimizer, Params, State
-from manual_bp.trace import NEW, Array, Quantity
+from manual_bp.trace import GRAD, NEW, Array, Quantity
 from manual_bp_torch.bounds import Precision
 from manual_bp_torch.bounds._stateful import stateful_bounds
 from manual_bp_torch.build import TORCH_DTYPES, build, loss_for, optimizer_for
 from manual_bp_torch.judge import expected_of
+from manual_bp_torch.program import LOSS, Program
 from manual_bp_torch.weights import load, to_numpy, to_torch
 
 _WIDE = torch.float64
@@ -58,6 +63,65 @@ class Lockstep:
     def parameters(self) -> dict[str, Array]:
         """The trained parameters as they are now."""
         return {name: to_numpy(tensor) for name, tensor in self._trained.items()}
+
+
+class ProgramLockstep:
+    """The training of any torch program, from given parameters; see `Lockstep`.
+
+    Parameters
+    ----------
+    program
+        The reference; its buffers stay as they are given.
+    params
+        Parameters and buffers to start from.
+    """
+
+    def __init__(self, program: Program, optimizer: Optimizer, params: Mapping[str, Array]) -> None:
+        self.program = program
+        self._all = {name: to_torch(a) for name, a in params.items()}
+        trained = program.trained(self._all)
+        self._trained = {name: t for name, t in self._all.items() if name in trained}
+        self._optimizer = optimizer_for(optimizer, [t.requires_grad_() for t in self._trained.values()])
+
+    def step(self, x: Any, y: Any) -> float:
+        """One step of training; the loss before it."""
+        found, _ = self.program.run(self._all, x, y)
+        for name, tensor in self._trained.items():
+            tensor.grad = found.grads[name + GRAD]
+        self._optimizer.step()
+        return float(found.values[LOSS])
+
+    def parameters(self) -> dict[str, Array]:
+        """The trained parameters as they are now."""
+        return {name: to_numpy(tensor) for name, tensor in self._trained.items()}
+
+
+def described(optimizer: object) -> Optimizer:
+    """An optimiser as a description: one of `manual_bp.nn`, or torch's own SGD, Adam or AdamW with its settings.
+
+    Raises
+    ------
+    ManualBPError
+        It is neither, or has settings that have no counterpart, or several for different parameters.
+    """
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    kind = getattr(nn, type(optimizer).__name__, None)
+    if not isinstance(optimizer, torch.optim.Optimizer) or kind not in (nn.SGD, nn.Adam, nn.AdamW):
+        what = type(optimizer).__name__
+        raise ManualBPError(
+            f"there is no training with {what}", hint="give manual_bp.nn.SGD(lr=...), Adam(lr=...) or AdamW(lr=...)"
+        )
+    own = {key: value for key, value in optimizer.defaults.items() if key in {f.name for f in fields(kind)}}
+    groups = [{key: group[key] for key in own} for group in optimizer.param_groups]
+    if any(group != own for group in groups) or optimizer.defaults.get("maximize"):
+        raise ManualBPError(
+            f"the settings of {type(optimizer).__name__} differ between parameters, or maximise",
+            hint="give all parameters the same ones",
+        )
+    made = kind(**own)
+    assert isinstance(made, Optimizer)
+    return made
 
 
 def update_items(optimizer: Optimizer, params: Params, grads: Params, state: State) -> tuple[Item, ...]:
