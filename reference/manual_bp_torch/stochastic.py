@@ -2,9 +2,11 @@
 
 The program is run again in float64, several times, and the result of every single operation is multiplied, element by
 element, by 1 + s u with random signs s, u being the unit roundoff of the dtype under judgement (the CESTAC method,
-Vignes 1993). How far the results move is how far rounding moves them, cancellation inside the segment included. A
-reduction over n terms may be off by n roundings rather than by one, so the spread is multiplied by 16 + n, n the
-longest reduction that the pass contains.
+Vignes 1993). How far the results move is how far rounding moves them, cancellation inside the segment included. Where
+terms cancel inside a single operation, its result shows nothing of it: so an operation that is made of others (gelu, a
+norm) is taken apart first, and the terms of a sum or a matrix product are perturbed as well. A reduction over n terms
+may be off by n roundings rather than by one, so the spread is multiplied by 16 + n, n the longest reduction that the
+pass contains.
 
 Where a function has no derivative (ReLU at 0, equal maxima) rounding shows nothing, since the operands are exact, and
 yet two right implementations may differ. So exact zeros and equal elements of what goes into a segment are moved by
@@ -21,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map
 
@@ -96,6 +99,52 @@ _EXACT = frozenset(
 )
 
 
+#: Sums, plain or of products: their terms round as well, and may cancel.
+_SUMS = frozenset(
+    ["mm", "bmm", "addmm", "baddbmm", "addmv", "mv", "dot", "convolution", "convolution_backward", "sum", "mean"]
+    + ["var", "var_mean", "std", "cumsum", "linalg_vector_norm", "norm", "_cdist_forward", "_cdist_backward"]
+    + [f"_scaled_dot_product_flash_attention_for_cpu{end}" for end in ("", "_backward")]
+)
+
+#: Made of several operations that may cancel: run as those. 1 + erf(x) is 0 but for rounding at x = -5, and so is gelu.
+_MADE_OF_OTHERS = frozenset(
+    [
+        "gelu",
+        "gelu_backward",
+        "silu_backward",
+        "mish_backward",
+        "softplus_backward",
+        "log_sigmoid_backward",
+        "elu",
+        "elu_backward",
+        "sigmoid_backward",
+        "tanh_backward",
+        "logit_backward",
+        "logsumexp",
+        "addcmul",
+        "lerp",
+        "_softmax_backward_data",
+        "_log_softmax",
+        "_log_softmax_backward_data",
+        "native_layer_norm",
+        "native_group_norm",
+        "native_layer_norm_backward",
+        "native_group_norm_backward",
+        "native_batch_norm",
+        "native_batch_norm_backward",
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_no_training",
+        "_fused_rms_norm",
+        "_fused_rms_norm_backward",
+        "mse_loss",
+        "mse_loss_backward",
+        "binary_cross_entropy_with_logits",
+        "binary_cross_entropy_backward",
+        "_euclidean_dist",
+        "pairwise_distance",
+    ]
+)
+
 #: Far below anything that a program adds to it, far above what underflows.
 _LEAST = 1e-290
 
@@ -116,8 +165,11 @@ class Perturbed(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
+        if name in _MADE_OF_OTHERS and func in decomposition_table:
+            with self:
+                return decomposition_table[func](*args, **(kwargs or {}))
+        out = func(*(tree_map(self._perturb, args) if name in _SUMS else args), **(kwargs or {}))
         plain = name.removesuffix("_")
         self.longest = max(self.longest, _reduction_length(plain, args, out))
         if name in _EXACT or plain in _EXACT:
