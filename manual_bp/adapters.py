@@ -39,6 +39,10 @@ class Adapter:
     applied
         The layer applies its gradient at once, ``w -= rate * dw``, and takes the rate as the second argument of
         ``backward``; the gradient is read off the difference. Found by itself where that argument is called a rate.
+    averaged
+        The layer divides the gradients of its parameters by the number of examples, ``dW = dZ @ x.T / m``, and the loss
+        leaves that to it, ``dA = A - Y``. So are the courses that keep samples in columns. Upstream gradients and dx are
+        then m times dLoss.
     """
 
     forward: str | Callable[..., Any] = ""
@@ -47,3 +51,4 @@ class Adapter:
     grads: Mapping[str, str | Sequence[str] | Callable[[Any], Any]] = field(default_factory=dict)
     layouts: Mapping[str, str] = field(default_factory=dict)
     applied: bool = False
+    averaged: bool = False

@@ -6,9 +6,11 @@ Every complaint is one clear sentence.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -25,6 +27,18 @@ class CandidateError(ManualBPError):
     def __init__(self, what: str, *, traceback_text: str) -> None:
         super().__init__(what, hint="its own traceback is above; nothing of it is manual-bp's")
         self.traceback_text = traceback_text
+
+
+@dataclass(frozen=True)
+class Located:
+    """A candidate made of somebody's code that says where in it a quantity is made: ``file.py:line``, or empty."""
+
+    run: Callable[..., Any]
+    locate: Callable[[str], str]
+
+    def __call__(self, params: Any, x: Any, y: Any) -> Any:
+        """Its numbers."""
+        return self.run(params, x, y)
 
 
 class Given(dict[str, Array]):
@@ -63,6 +77,9 @@ class Given(dict[str, Array]):
         return super().items()
 
 
+#: The folder of the tool's own code.
+_HERE = os.path.dirname(__file__) + os.sep
+
 _GRADIENT_SPELLINGS = tuple(
     re.compile(text)
     for text in (
@@ -97,12 +114,10 @@ class Naming:
 
     def reference_name(self, own: str) -> str:
         """What the reference calls a quantity of the candidate's."""
-        if own in self.names:
-            return self.names[own]
         base = own.removesuffix(GRAD)
-        if base in self.names:
-            return self.names[base] + GRAD
-        return self.aliases[base] + own[len(base) :] if base in self.aliases else own
+        name = self.names.get(own) or (self.names[base] + own[len(base) :] if base in self.names else own)
+        base = name.removesuffix(GRAD)
+        return self.aliases[base] + name[len(base) :] if base in self.aliases else name
 
     def spelled_out(self, own: str) -> Iterator[str]:
         """What a name such as dW1, d_W1, grad_W1 or W1_grad may mean: the gradient of W1."""
@@ -181,7 +196,9 @@ def call(candidate: Callable[..., Any], params: Given, x: Any, y: Any) -> Any:
     except ManualBPError:
         raise
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)[1:]
+        every = traceback.extract_tb(error.__traceback__)[1:]
+        # what lies between here and the candidate is nothing of its author's
+        frames = [frame for frame in every if not frame.filename.startswith(_HERE)] or every
         text = "".join(
             [
                 "Traceback (most recent call last):\n",

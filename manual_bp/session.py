@@ -144,6 +144,12 @@ class Session:
             self._tensors(probe.params), self._inputs(probe.x), self._tensor(probe.y)
         )
 
+    def _own_probe(self, probe: Variant) -> Variant:
+        """A probe of the user's in the dtype under judgement, with the parameters of the first one if it has none."""
+        params = {name: self._convert_param(np.asarray(a)) for name, a in probe.params.items()} or self.params
+        y = self._convert(as_array("y", probe.y)) if probe.y is not None else self.y
+        return replace(probe, params=params, x=mapped(probe.x, lambda part: self._convert(as_array("x", part))), y=y)
+
     def probes(self, wanted: Sequence[str | Variant] | str, *, seed: int | None = None) -> list[Variant]:
         """The given data first, then variants of it."""
         seed = self.seed if seed is None else seed
@@ -152,7 +158,7 @@ class Session:
         if wanted == "all":
             return every
         if own := [probe for probe in wanted if isinstance(probe, Variant)]:
-            return [every[0], *(replace(p, params=self.params) if not p.params else p for p in own)]
+            return [every[0], *(self._own_probe(p) for p in own)]
         names = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]
         known = {probe.name: probe for probe in every}
         for name in names:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from manual_bp import _torch_side
-from manual_bp.candidate import Given, Naming, call, mutated, to_trace
+from manual_bp.candidate import Given, Located, Naming, call, mutated, to_trace
 from manual_bp.compare import Item, compare
 from manual_bp.diagnose import Case as DiagnosisCase
 from manual_bp.diagnose import Evidence, attach, place_of
@@ -105,7 +105,8 @@ def verify(
     report = judge_probes(session, [(probe, run) for probe in chosen], judging, title=title, progress=progress)
     if session.evidence is None:
         return report
-    session.evidence.locate = lambda _: place_of(candidate) if callable(candidate) else ""
+    place = place_of(candidate) if callable(candidate) and not isinstance(candidate, Located) else ""
+    session.evidence.locate = candidate.locate if isinstance(candidate, Located) else lambda _: place
     own = not isinstance(probes, str) and any(isinstance(p, Variant) for p in probes or ())
     session.evidence.more = None if fixed or own else _more(session, run, strict_kinks)
     return with_causes(report, session)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -110,6 +110,11 @@ class LossObject:
                 hint="say which one gives the loss: Adapter(forward='its name')",
             )
         return getattr(self.loss, str(name))  # type: ignore[no-any-return]  # as above
+
+    def method(self, which: Literal["forward", "backward"]) -> Any:
+        """The function of the loss's author that does it."""
+        said = getattr(self.adapter, which)
+        return said if callable(said) else self._forward if which == "forward" else self._backward or self._forward
 
     # ------------------------------------------------------------------ backward
 

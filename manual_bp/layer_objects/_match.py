@@ -14,9 +14,20 @@ from manual_bp.adapters import UPDATE_RATE, Adapter
 from manual_bp.candidate import Given, call
 from manual_bp.errors import ManualBPError
 from manual_bp.layer_objects import _methods
+from manual_bp.layer_objects._pairs import Pair
 from manual_bp.layer_objects._parameters import Wiring, find_parameters
 from manual_bp.layer_objects._paths import read
-from manual_bp.layer_objects._views import View, agreement, grouped, identity, input_views, output_views, view_of, views
+from manual_bp.layer_objects._views import (
+    View,
+    agreement,
+    grouped,
+    handed_views,
+    identity,
+    input_views,
+    output_views,
+    view_of,
+    views,
+)
 from manual_bp.layer_objects._wired import Wired
 from manual_bp.trace import Array
 
@@ -199,6 +210,9 @@ def _parameter_options(
     for name, paths in wiring.items():
         shape = params[name].shape
         part = (shape[0] // len(paths), *shape[1:]) if len(paths) > 1 else shape
+        if isinstance(layer, Pair) and name not in said:
+            each.append([(view,) for view in handed_views(shape)])
+            continue
         held = [read(layer, path).shape for path in paths]
         if name in said:
             each.append([tuple(view_of(said[name], one, part, ()) for one in held)])

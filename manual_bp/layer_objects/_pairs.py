@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from manual_bp.adapters import Adapter
+from manual_bp.errors import ManualBPError
 from manual_bp.layer_objects import _methods
 from manual_bp.trace import Array
 
+#: ``bn_param``, ``conv_param``, ``hparameters``: one dictionary of settings.
+_SETTINGS = re.compile(r"^(\w+_)?(h(yper)?_?)?(params?|parameters|config|options|opts|settings|kwargs)$", re.IGNORECASE)
+
 
 class Pair:
-    """A layer object made of functions; its parameters are attributes, handed to ``forward`` in torch's order."""
+    """A layer object made of functions; its parameters are attributes, handed to ``forward`` in torch's order.
 
-    def __init__(self, forward: Callable[..., Any], backward: Callable[..., Any], names: tuple[str, ...]) -> None:
-        self._forward, self._backward, self._names = forward, backward, names
+    Parameters
+    ----------
+    names
+        torch's parameters, in order.
+    settings
+        The reference's stride, padding, epsilon and so on, for functions that ask for them by name or as a dictionary.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        backward: Callable[..., Any],
+        names: tuple[str, ...],
+        settings: Mapping[str, Any],
+    ) -> None:
+        self._forward, self._backward, self._names, self._settings = forward, backward, names, settings
         self._cache: Any = None
         self._x: Any = None
         self._output: Any = None
@@ -23,35 +42,67 @@ class Pair:
         """Where the parameters are."""
         return Adapter(params={name: _attribute(name) for name in self._names})
 
+    def function(self, which: str) -> Callable[..., Any]:
+        """One of the two."""
+        return self._forward if which == "forward" else self._backward
+
     def hold(self, params: dict[str, Array]) -> None:
         """Take parameters, so that there is something to read."""
         for name, value in params.items():
             setattr(self, _attribute(name), value)
 
+    def _params(self) -> list[Array]:
+        return [getattr(self, _attribute(name)) for name in self._names]
+
     def forward(self, x: Array) -> Any:
         """Output; what else the function returns is kept for `backward`."""
-        returned = self._forward(x, *(getattr(self, _attribute(name)) for name in self._names))
+        wanted = [a for a in _methods.arguments(self._forward) if a.required]
+        given = [x, *self._params()]
+        surplus = [self._setting(a.name, "forward") for a in wanted[len(given) :] if not a.keyword]
+        named = {a.name: self._setting(a.name, "forward") for a in wanted if a.keyword}
+        returned = self._forward(*given, *surplus, **named)
         output, self._cache = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
         if isinstance(returned, tuple) and len(returned) != 2:
             output, self._cache = returned[0], returned[1:]
         self._x, self._output = x, output
         return output
 
+    def _setting(self, name: str, which: str) -> Any:
+        if name in self._settings:
+            return self._settings[name]
+        if _SETTINGS.match(name):
+            return dict(self._settings)
+        raise ManualBPError(
+            f"the {which} function wants {name!r} as well",
+            hint=f"fix it: lambda *given: {which}(*given, {name}=...)",
+        )
+
     def backward(self, upstream: Array) -> Any:
         """Gradients, as the function returns them; a function of one argument is a derivative f'(x)."""
-        wanted = [a.name for a in _methods.arguments(self._backward) if a.required]
-        if len(wanted) == 1 and not self._names:
+        arguments = [a for a in _methods.arguments(self._backward) if a.required]
+        # a cache that is handed over item by item may have items of the same names as the settings
+        spread = isinstance(self._cache, tuple) and len(arguments) == 1 + len(self._cache) and len(arguments) > 2
+        if spread:
+            return self._backward(upstream, *self._cache)
+        # upstream and cache (or input) come first, whatever they are called
+        asked = [a.name for a in arguments[2:] if a.name in self._settings or _SETTINGS.match(a.name)]
+        settings = {name: self._setting(name, "backward") for name in asked}
+        wanted = [a.name for a in arguments if a.name not in settings]
+        if len(wanted) == 1 and not self._names and self._cache is None:
             return upstream * self._backward(self._x)
-        spread = isinstance(self._cache, tuple) and len(wanted) == 1 + len(self._cache) and len(wanted) > 2
-        if self._cache is None:
-            params = [getattr(self, _attribute(name)) for name in self._names]
-            returned, _ = (
-                _methods.call_backward(self._backward, upstream, x=self._x, output=self._output, cache=None, rate=1.0)
-                if len(wanted) == 2
-                else (self._backward(upstream, self._x, *params[: len(wanted) - 2]), False)
-            )
-            return returned
-        return self._backward(upstream, *self._cache) if spread else self._backward(upstream, self._cache)
+        if self._cache is not None:
+            given = [self._cache, upstream] if wanted and _methods.CACHE.match(wanted[0]) else [upstream, self._cache]
+        elif len(wanted) == 2:
+            return _methods.call_backward(
+                self._backward, upstream, x=self._x, output=self._output, cache=None, rate=1.0
+            )[0]
+        else:
+            given = [upstream, self._x, *self._params()]
+        meaning = {**dict(zip(wanted, given, strict=False)), **settings}
+        return self._backward(
+            *(meaning[a.name] for a in arguments if not a.keyword),
+            **{a.name: meaning[a.name] for a in arguments if a.keyword},
+        )
 
 
 def _attribute(name: str) -> str:

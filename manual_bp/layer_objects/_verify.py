@@ -10,12 +10,14 @@ import numpy as np
 
 from manual_bp import _torch_side
 from manual_bp.adapters import Adapter
-from manual_bp.candidate import as_array
+from manual_bp.candidate import Located, as_array
+from manual_bp.diagnose import place_of
 from manual_bp.errors import ManualBPError
 from manual_bp.layer_objects._losses import LossObject
 from manual_bp.layer_objects._match import Matched, match
 from manual_bp.layer_objects._pairs import Pair
 from manual_bp.layer_objects._views import View
+from manual_bp.layer_objects._wired import Wired
 from manual_bp.report import Report
 from manual_bp.trace import GRAD, Array
 from manual_bp.variants import within
@@ -29,7 +31,7 @@ def verify_layer(
     x: Any,
     y: Any = None,
     upstream: Any = None,
-    adapter: Adapter | None = None,
+    adapter: Adapter | Mapping[str, Adapter] | None = None,
     layouts: Mapping[str, str] | None = None,
     dtype: str | None = None,
     probes: Sequence[str] | str | None = "all",
@@ -60,7 +62,7 @@ def verify_layer(
         dL/d(output) in the layer's own layout; random if not given. Ones hide whole classes of mistakes.
     adapter
         Where things are, if they are not found. For a loss, ``forward`` and ``backward`` are functions of
-        ``(loss, x, y)``.
+        ``(loss, x, y)``. For a list, one for all of its layers, or by the names of the reference's children.
     layouts
         By ``x``, ``output`` or torch's parameter name: "NHWC", "HWIO", "IO"; what is not given is found.
     dtype
@@ -78,11 +80,15 @@ def verify_layer(
         If something cannot be found, or the layer raises.
     """
     data = as_array("x", x)
+    adapters = adapter if isinstance(adapter, Mapping) else {}
+    adapter = None if isinstance(adapter, Mapping) else adapter
     common: dict[str, Any] = {"probes": probes, "seed": seed, "strict_kinks": strict_kinks}
     said = {**(adapter.layouts if adapter else {}), **(layouts or {})}
     target = None if y is None else as_array("y", y)
     if isinstance(layer, list):
-        return _verify_list(layer, reference, data, target, upstream, said, dtype, title, common)
+        return _verify_list(layer, reference, data, target, upstream, said, adapter or adapters, dtype, title, common)
+    if adapters:
+        raise ManualBPError("several adapters are given for one layer", hint="give one: adapter=Adapter(...)")
     name = title or getattr(layer[0] if isinstance(layer, tuple) else layer, "__name__", type(layer).__name__)
     if _is_loss(reference):
         return _verify_loss(layer, reference, data, target, adapter, dtype, name, common)
@@ -91,7 +97,7 @@ def verify_layer(
     module = _torch_side.layer_reference.checked(reference)
     known = match(*_as_layer(layer, adapter, module), data, said)
     chain = [_Link("output", "", known)]
-    return _run(chain, known.module, None, data, None, upstream, dtype, name, common)
+    return _judged(chain, known.module, None, data, None, upstream, dtype, name, common)
 
 
 def _is_loss(reference: Any) -> bool:
@@ -103,9 +109,11 @@ def _as_layer(layer: Any, adapter: Adapter | None, module: Any) -> tuple[Any, An
     """Functions as an object; the rest as it is."""
     if not isinstance(layer, tuple):
         return layer, module, adapter
-    pair = Pair(layer[0], layer[1], tuple(_torch_side.layer_reference.shapes(module)))
-    pair.hold(_torch_side.layer_reference.parameters(module))
-    return pair, module, adapter or pair.adapter()
+    side = _torch_side.layer_reference
+    pair = Pair(layer[0], layer[1], tuple(side.shapes(module)), side.settings(module))
+    pair.hold(side.parameters(module))
+    own = pair.adapter()
+    return pair, module, replace(adapter, params={**own.params, **adapter.params}) if adapter else own
 
 
 # ---------------------------------------------------------------------- layers
@@ -131,6 +139,7 @@ def _verify_list(
     y: Array | None,
     upstream: Any,
     said: Mapping[str, str],
+    adapters: Adapter | Mapping[str, Adapter] | None,
     dtype: str | None,
     title: str,
     common: dict[str, Any],
@@ -142,12 +151,17 @@ def _verify_list(
             f"there are {len(layers)} layers, but the reference has {len(children) + (loss is not None)} modules",
             hint="give one module a layer; an nn.Sequential inside stands for a layer with its activation in it",
         )
+    common_one = adapters if isinstance(adapters, Adapter) else None
+    by_name = adapters if isinstance(adapters, Mapping) else {}
+    names = [name for name, _ in side.checked(reference).named_children()]
+    if unknown := [name for name in by_name if name not in names]:
+        raise ManualBPError(f"an adapter is given for {unknown[0]!r}", hint=f"the modules are {', '.join(names)}")
     chain: list[_Link] = []
     current, view = x, None
     for (name, child), layer in zip(children, layers, strict=False):
         own = {key.removeprefix(f"{name}."): v for key, v in said.items() if key.startswith(f"{name}.")}
         own |= {"x": said["x"]} if not chain and "x" in said else {}
-        known = match(*_as_layer(layer, None, child), current, own, x_view=view)
+        known = match(*_as_layer(layer, by_name.get(name, common_one), child), current, own, x_view=view)
         chain.append(_Link(name, f"{name}.", known))
         view = known.output
         current = known.sample
@@ -157,9 +171,46 @@ def _verify_list(
         if y is None:
             raise ManualBPError("a loss needs its target", hint="give y=...")
         y = side.fitting_target(loss, chain[-1].known.output.to_torch(current), y)
-        judged = LossObject(layers[-1], Adapter(), loss, view=view)
+        judged = LossObject(layers[-1], by_name.get(names[-1], Adapter()), loss, view=view)
         judged.settle(current, y)
-    return _run(chain, module, judged, x, y, upstream, dtype, title or "layers", common)
+    return _judged(chain, module, judged, x, y, upstream, dtype, title or "layers", common)
+
+
+def _judged(chain: list[_Link], module: Any, loss: LossObject | None, *others: Any) -> Report:
+    """The report; where the gradients of parameters are means, and nothing else is wrong, it says how to say so."""
+    report = _run(chain, module, loss, *others)
+    wrong = {check.kind for check in report.checks if check.status == "wrong"}
+    if report.ok or loss is not None or wrong != {"parameter_gradient"}:
+        return report
+    if any(link.known.wired.adapter.averaged for link in chain):
+        return report
+    means = [replace(link, known=replace(link.known, wired=_averaged(link.known.wired))) for link in chain]
+    if not _run(means, module, loss, *others).ok:
+        return report
+    text = (
+        "the gradients of its parameters are means over the examples; if that is meant: adapter=Adapter(averaged=True)"
+    )
+    return replace(report, notes=(*report.notes, text))
+
+
+def _place(chain: list[_Link], loss: LossObject | None, quantity: str) -> str:
+    """Where the method is that makes a quantity."""
+    if not quantity.endswith(GRAD):
+        owner = next((link for link in chain if link.name == quantity), None)
+        return place_of(owner.known.wired.method("forward") if owner else loss and loss.method("forward"))
+    base = quantity.removesuffix(GRAD)
+    names = ["x", *(link.name for link in chain)]
+    if base in names:  # the gradient of a value is made by what reads it
+        at = names.index(base)
+        return place_of(
+            chain[at].known.wired.method("backward") if at < len(chain) else loss and loss.method("backward")
+        )
+    owner = next((link for link in chain if base.startswith(link.prefix)), None)
+    return place_of(owner.known.wired.method("backward")) if owner else ""
+
+
+def _averaged(wired: Wired) -> Wired:
+    return replace(wired, adapter=replace(wired.adapter, averaged=True))
 
 
 def _run(
@@ -189,24 +240,28 @@ def _run(
             reported[link.name] = link.known.output.to_torch(current)
         if not np.shares_memory(start, x):
             x[...] = first.x.to_torch(start)  # a layer that works on its input in place is seen to do so
+        # where layers average, and the loss leaves it to them, gradients of values are as many times too large
+        many = len(x) if any(link.known.wired.adapter.averaged for link in chain) else 1
+        shrunk, grown = (many, 1) if loss is not None else (1, many)
         if loss is None:
             gradient: Any = last.output.to_layer(np.array(y))
         else:
             reported["loss"] = loss.forward(current, y)
             gradient = loss.backward(current, y)
-            reported[chain[-1].name + GRAD] = _torch_or_none(last.output, gradient)
+            reported[chain[-1].name + GRAD] = _torch_or_none(last.output, gradient, shrunk)
         for at, link in reversed(list(enumerate(chain))):
             if gradient is None:
                 break
             gradient, found = link.known.wired.backward(link.own(params), np.array(gradient))
-            reported |= {link.prefix + name: value for name, value in found.items()}
+            scale = grown if link.known.wired.adapter.averaged else 1
+            reported |= {link.prefix + name: value * scale if scale > 1 else value for name, value in found.items()}
             if at or x.dtype.kind == "f":
-                reported[(chain[at - 1].name if at else "x") + GRAD] = _torch_or_none(link.known.x, gradient)
+                reported[(chain[at - 1].name if at else "x") + GRAD] = _torch_or_none(link.known.x, gradient, shrunk)
             notes.extend(link.known.wired.notes)
         return {name: _like(value, own_dtype, notes) for name, value in reported.items() if value is not None}
 
     report = verify(
-        candidate,
+        Located(candidate, lambda quantity: _place(chain, loss, quantity)),
         module,
         x=first.x.to_torch(x),
         y=y if loss is not None else given,
@@ -218,8 +273,11 @@ def _run(
     return replace(report, notes=(*report.notes, *dict.fromkeys(notes)))
 
 
-def _torch_or_none(view: View, value: Any) -> Array | None:
-    return None if value is None else np.array(view.to_torch(np.asarray(value)))
+def _torch_or_none(view: View, value: Any, divisor: int) -> Array | None:
+    if value is None:
+        return None
+    found = np.array(view.to_torch(np.asarray(value)))
+    return found / found.dtype.type(divisor) if divisor > 1 and found.dtype.kind == "f" else found
 
 
 def _like(value: Any, dtype: np.dtype[Any], notes: list[str]) -> Array:
@@ -262,7 +320,10 @@ def _verify_loss(
         reported = {"loss": value} if gradient is None else {"loss": value, "x.grad": gradient}
         return {name: _like(value, own_dtype, notes) for name, value in reported.items()}
 
-    report = verify(candidate, _itself, x=x, y=y, loss=reference, dtype=dtype, title=title, **common)
+    placed = Located(
+        candidate, lambda quantity: place_of(loss.method("backward" if quantity.endswith(GRAD) else "forward"))
+    )
+    report = verify(placed, _itself, x=x, y=y, loss=reference, dtype=dtype, title=title, **common)
     return replace(report, notes=(*report.notes, *dict.fromkeys(notes)))
 
 

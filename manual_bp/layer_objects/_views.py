@@ -74,6 +74,12 @@ _USUAL = (
     (2, 1, 0),
     (0, 2, 1),
 )
+#: The order in which torch's axes stand in a parameter that is handed to a function: OI, IO; OIHW, HWIO, IOHW, OHWI.
+_HANDED = {
+    2: ((0, 1), (1, 0)),
+    3: ((0, 1, 2), (2, 1, 0), (1, 0, 2), (0, 2, 1)),
+    4: ((0, 1, 2, 3), (2, 3, 1, 0), (1, 0, 2, 3), (0, 2, 3, 1)),
+}
 _INPUTS = {
     2: ((0, 1), (1, 0)),
     3: ((0, 1, 2), (0, 2, 1), (1, 0, 2), (2, 0, 1), (1, 2, 0), (2, 1, 0)),
@@ -92,6 +98,16 @@ def views(layer: tuple[int, ...], torch: tuple[int, ...]) -> Iterator[View]:
     for axes in dict.fromkeys([*usual, *every]):
         if tuple(opened[a] for a in axes) == wanted:
             yield View(layer, torch, opened, axes)
+
+
+def handed_views(torch: tuple[int, ...]) -> Iterator[View]:
+    """Ways to hand a parameter to a function, which keeps none and so shows no shape, torch's own order first."""
+    if len(torch) == 1:
+        for shape in (torch, (1, *torch), (*torch, 1), (1, 1, 1, *torch)):
+            yield View(shape, torch, torch, (0,))
+    for order in _HANDED.get(len(torch), (tuple(range(len(torch))),) if len(torch) != 1 else ()):
+        layer = tuple(torch[a] for a in order)
+        yield View(layer, torch, layer, tuple(order.index(a) for a in range(len(torch))))
 
 
 def input_views(shape: tuple[int, ...], channels: int | None) -> Iterator[View]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from manual_bp.adapters import UPDATE_RATE, Adapter
 from manual_bp.errors import ManualBPError
 from manual_bp.layer_objects import _methods
+from manual_bp.layer_objects._pairs import Pair
 from manual_bp.layer_objects._parameters import Wiring, gradient_paths
 from manual_bp.layer_objects._paths import aliases, read, write
 from manual_bp.layer_objects._views import View, same_but_ones
@@ -52,6 +53,16 @@ class Wired:
             raise _missing(self.layer, "forward", _methods.FORWARD)
         if not (self.adapter.backward or _methods.method(self.layer, (*_methods.BACKWARD, *_methods.DERIVATIVE))):
             raise _missing(self.layer, "backward", _methods.BACKWARD)
+
+    def method(self, which: Literal["forward", "backward"]) -> Any:
+        """The function of the layer's author that does it."""
+        own = getattr(self.adapter, which)
+        if callable(own):
+            return own
+        if isinstance(self.layer, Pair):
+            return self.layer.function(which)
+        names = _methods.FORWARD if which == "forward" else (*_methods.BACKWARD, *_methods.DERIVATIVE)
+        return getattr(self.layer, str(own or _methods.method(self.layer, names)), None)
 
     # ------------------------------------------------------------------ forward
 

@@ -68,7 +68,7 @@ def _step(program: Program, structure: Structure, segment: Segment, shapes: Shap
         module = program.module.get_submodule(call[0])
         local = (*(n for n, _ in module.named_parameters()), *(n for n, _ in module.named_buffers()))
         layer = layer_for(module)
-        return Step(name=segment.name, layer=layer, inputs=call[1], params={n: f"{call[0]}.{n}" for n in local})
+        return Step(name=segment.name, layer=layer, inputs=call[1], params={n: f"{call[0]}.{n}".removeprefix(".") for n in local})
     layer, params = _guess(segment, shapes)
     return Step(name=segment.name, layer=layer, inputs=tuple(dict.fromkeys(segment.reads)), params=params)
 

@@ -184,6 +184,37 @@ def channels(module: nn.Module) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def settings(module: nn.Module) -> dict[str, Any]:
+    """Stride, padding, epsilon and the like under the names that from-scratch functions have for them.
+
+    Those of the only child that has any, if the module is made of others.
+    """
+    leaf = next((m for m in module.modules() if hasattr(m, "stride") or hasattr(m, "eps") or hasattr(m, "p")), module)
+    found: dict[str, Any] = {"mode": "train" if module.training else "test", "training": module.training}
+    for name, others in _SETTINGS.items():
+        value = getattr(leaf, name, None)
+        if isinstance(value, tuple) and value and all(v == value[0] for v in value):
+            value = value[0]
+        if value is not None:
+            found |= dict.fromkeys((name, *others), value)
+    size = getattr(leaf, "kernel_size", None)
+    if size is not None:
+        height, width = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
+        found |= {"pool_height": height, "pool_width": width, "kernel_height": height, "kernel_width": width}
+    return found
+
+
+_SETTINGS = {
+    "stride": ("s", "strides"),
+    "padding": ("pad", "pads"),
+    "kernel_size": ("f", "filter_size", "pool_size"),
+    "eps": ("epsilon",),
+    "momentum": (),
+    "p": ("drop_prob",),
+    "negative_slope": ("alpha",),
+}
+
+
 def split_sequence(module: nn.Module) -> tuple[list[tuple[str, nn.Module]], nn.Module | None]:
     """The named children of an nn.Sequential, a loss at its end apart.
 
