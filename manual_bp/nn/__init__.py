@@ -18,11 +18,14 @@ from ._linear import Linear
 from ._loss import HalfSquaredError, HuberLoss, L1Loss, MSELoss, SmoothL1Loss
 from ._loss_binary import BCELoss, BCEWithLogitsLoss
 from ._loss_class import CrossEntropyLoss, NLLLoss
+from ._memory import keep_freed_memory
 from ._norm import BatchNorm1d, BatchNorm2d, LayerNorm
 from ._optim import SGD, Adam, AdamW
 from ._pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 from ._shape import Add, Flatten, Identity
 from ._softmax import LogSoftmax, Softmax
+
+keep_freed_memory()
 
 __all__ = [
     "GELU",

@@ -12,7 +12,7 @@ import numpy as np
 
 from ._check import check_choice, check_match, checked, ieee
 from ._layer import Array, Cache, Gradients, Layer, Params
-from ._special import erf, keep_where, select, sigmoid
+from ._special import erf, keep_where, positive_part, select, sigmoid
 
 
 @dataclass(frozen=True)
@@ -20,20 +20,20 @@ class ReLU(Layer):
     """y = max(x, 0).
 
     f'(x) = 1 for x > 0 and 0 for x < 0. At 0 there is no derivative; torch takes 0 of the subgradients [0, 1].
-    At NaN torch hands the upstream gradient on, so the backward pass asks "not y <= 0" and not "y > 0".
+    At NaN torch hands the upstream gradient on, so the backward pass asks "y is not 0" and not "y > 0".
 
     Source: Nair and Hinton, "Rectified linear units improve restricted Boltzmann machines", ICML 2010.
     """
 
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
         (x,) = checked(self, inputs)
-        y = np.asarray(np.maximum(0, x))
+        y = positive_part(x)
         return y, y
 
     def backward(self, cache: Cache, upstream: Array, /) -> Gradients:
         y = cache
         check_match(self, "upstream", upstream, y.shape, y.dtype)
-        return Gradients((keep_where(~(y <= 0), upstream),))
+        return Gradients((keep_where(y != 0, upstream),))
 
 
 @dataclass(frozen=True)

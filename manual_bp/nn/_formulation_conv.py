@@ -12,10 +12,12 @@ from operator import add
 
 import numpy as np
 
+from . import _window_pad
 from ._formulation import ConvPlan
 from ._formulation_columns import Columns, from_slabs, to_slabs
 from ._formulation_threads import share
 from ._layer import Array
+from ._special import finite
 from ._window import Index
 
 
@@ -27,6 +29,14 @@ def forward(x: Array, weight: Array, bias: Array | None, plan: ConvPlan) -> Arra
     """
     if plan.little is not None:
         return plan.little.forward(x, weight, bias)
+    if plan.tiles is not None and plan.by_tile is not None and finite(x):
+        repeated = None if bias is None else bias.repeat(plan.tiles.size)
+        return plan.tiles.join(forward(x, plan.tiles.expand(weight), repeated, plan.by_tile))
+    if plan.single:
+        y = weight.reshape(len(weight), plan.columns.height) @ _rows(x, plan).T  # (O, N)
+        if bias is not None:
+            y += bias[:, None]
+        return y.T.reshape(len(x), plan.out_channels, *plan.outputs)
     if plan.part < len(x):
         y = np.empty((len(x), plan.out_channels, *plan.outputs), x.dtype)
         for part in _parts(plan, len(x)):
@@ -62,6 +72,15 @@ def backward(x: Array, weight: Array, upstream: Array, plan: ConvPlan) -> tuple[
     """(∂L/∂x, ∂L/∂w, ∂L/∂b) from upstream δ = ∂L/∂y (N, O, *P)."""
     if plan.little is not None:
         return plan.little.backward(x, weight, upstream)
+    if plan.tiles is not None and plan.by_tile is not None and finite(upstream):
+        tiles = plan.tiles
+        dx, dkernels, offsets = backward(x, tiles.expand(weight), tiles.split(upstream), plan.by_tile)
+        return dx, tiles.collapse(dkernels), np.add.reduce(offsets.reshape(-1, tiles.size), axis=1)
+    if plan.single:
+        delta = upstream.reshape(len(x), plan.out_channels)  # (N, O)
+        dw = (delta.T @ _rows(x, plan)).reshape(weight.shape)
+        dx = _unrows((weight.reshape(len(weight), plan.columns.height).T @ delta.T).T, plan)
+        return dx, dw, np.add.reduce(delta, axis=0)
     if plan.part < len(x):
         dx, dw, db = np.empty(x.shape, x.dtype), np.zeros_like(weight), np.zeros(len(weight), x.dtype)
         for part in _parts(plan, len(x)):
@@ -76,6 +95,25 @@ def backward(x: Array, weight: Array, upstream: Array, plan: ConvPlan) -> tuple[
         dx, dw = _gather(x, weight, delta, plan, plan.turned)
     db = np.add.reduce(delta.reshape(len(delta), plan.out_channels, -1), axis=(0, 2))
     return from_slabs(dx, batch_last=plan.batch_last), dw, db
+
+
+def _rows(x: Array, plan: ConvPlan) -> Array:
+    """What the only window sees of each sample, (N, C K)."""
+    window = plan.columns.window
+    seen: Index = (..., *map(slice, window.kernel))
+    return _window_pad.pad(x, window)[seen].reshape(len(x), plan.columns.height)
+
+
+def _unrows(rows: Array, plan: ConvPlan) -> Array:
+    """Adjoint of `_rows`: (N, C, *L)."""
+    window, (_, *padded, _) = plan.columns.window, plan.columns.padded_shape
+    dx = rows.reshape(len(rows), plan.channels, *window.kernel)
+    if tuple(padded) != window.kernel:
+        whole = np.zeros((len(rows), plan.channels, *padded), rows.dtype)
+        seen: Index = (..., *map(slice, window.kernel))
+        whole[seen] = dx
+        dx = whole
+    return _window_pad.unpad(dx, window, plan.lengths)
 
 
 def _parts(plan: ConvPlan, batch: int) -> Iterator[slice]:

@@ -28,7 +28,7 @@ class ReducedLoss(Loss):
         """ℓ, Σ ℓ or Σ ℓ / count; ``count`` is the number of elements unless given."""
         if self.reduction == "none":
             return np.asarray(losses)
-        total = np.asarray(losses.sum())
+        total = np.asarray(np.add.reduce(losses, axis=None))
         if self.reduction == "sum":
             return total
         return np.asarray(total / total.dtype.type(losses.size if count is None else count))

@@ -41,19 +41,23 @@ class BCELoss(ReducedLoss):
     def forward(self, prediction: Array, target: Array, /) -> tuple[Array, Cache]:
         check_pair(self, prediction, target)
         for what, array in (("prediction", prediction), ("target", target)):
-            if not np.all((array >= 0) & (array <= 1)):
+            if not is_probability(array):
                 raise NNError(
                     f"BCELoss: {what} is not a probability in [0, 1] everywhere; apply Sigmoid or use BCEWithLogitsLoss"
                 )
         p, t, w = prediction, target, factor(self, "weight", self.weight, prediction)
         losses = (t - 1) * np.maximum(np.log1p(-p), -100) - t * np.maximum(np.log(p), -100)
-        return self._reduce(losses * w), (p, t, w)
+        return self._reduce(losses if w is None else losses * w), (p, t, w)
 
     @ieee
     def backward(self, cache: Cache, upstream: Array | float = 1.0, /) -> Array:
         p, t, w = cache
-        floor = p.dtype.type(np.float32(1e-12))
-        return np.asarray((p - t) / np.maximum(p * (1 - p), floor) * w * self._share(upstream, p))
+        slope = (p - t) / np.maximum(p * (1 - p), FLOOR)
+        return np.asarray((slope if w is None else slope * w) * self._share(upstream, p))
+
+
+#: of the denominator p (1 - p)
+FLOOR = float(np.float32(1e-12))
 
 
 @dataclass(frozen=True)
@@ -90,18 +94,28 @@ class BCEWithLogitsLoss(ReducedLoss):
         check_pair(self, prediction, target)
         z, t, w = prediction, target, factor(self, "weight", self.weight, prediction)
         c = factor(self, "pos_weight", self.pos_weight, prediction)
-        losses = (1 - t) * z - (1 + (c - 1) * t) * log_sigmoid(z)
-        return self._reduce(losses * w), (z, t, w, c)
+        logs = log_sigmoid(z)
+        losses = (1 - t) * z - (logs if c is None else (1 + (c - 1) * t) * logs)
+        return self._reduce(losses if w is None else losses * w), (z, t, w, c)
 
     @ieee
     def backward(self, cache: Cache, upstream: Array | float = 1.0, /) -> Array:
         z, t, w, c = cache
-        return np.asarray(((c * t + 1 - t) * sigmoid(z) - c * t) * w * self._share(upstream, z))
+        slope = sigmoid(z) - t if c is None else (c * t + 1 - t) * sigmoid(z) - c * t
+        return np.asarray((slope if w is None else slope * w) * self._share(upstream, z))
 
 
-def factor(owner: object, what: str, values: npt.ArrayLike | None, prediction: Array) -> Array:
-    """A constant factor in the prediction's dtype (1 where none is set), broadcastable to its shape."""
-    array = np.asarray(1 if values is None else values, dtype=prediction.dtype)
+def is_probability(array: Array) -> bool:
+    """Whether all elements lie in [0, 1]; NaN does not."""
+    low, high = np.minimum.reduce(array, axis=None, initial=1), np.maximum.reduce(array, axis=None, initial=0)
+    return bool(low >= 0 and high <= 1)
+
+
+def factor(owner: object, what: str, values: npt.ArrayLike | None, prediction: Array) -> Array | None:
+    """A constant factor in the prediction's dtype, broadcastable to its shape; None where none is set."""
+    if values is None:
+        return None
+    array = np.asarray(values, dtype=prediction.dtype)
     try:
         np.broadcast_to(array, prediction.shape)
     except ValueError:

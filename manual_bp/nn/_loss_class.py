@@ -7,6 +7,7 @@ Below, n runs over everything but the classes: the samples and d1, d2, ...
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -181,15 +182,22 @@ def class_index(owner: Loss, prediction: Array, target: object, ignore_index: in
     return np.where(counted, target, 0), counted
 
 
+def places(index: Array, shape: tuple[int, ...]) -> Array:
+    """Where [n, index[n]] lies among all elements of an array (N, C, d...) of this shape: (N, d...)."""
+    axis = min(len(shape) - 1, 1)
+    inner = math.prod(shape[axis + 1 :])
+    samples = np.arange(math.prod(shape[:axis]))[:, None] * (shape[axis] * inner)
+    found: Array = index * inner + (samples + np.arange(inner)).reshape(index.shape)
+    return found
+
+
 def pick(values: Array, index: Array) -> Array:
     """values[n, index[n]]: (N, C, d...) -> (N, d...)."""
-    axis = class_axis(values)
-    return np.take_along_axis(values, np.expand_dims(index, axis), axis).squeeze(axis)
+    return np.asarray(values.take(places(index, values.shape)))
 
 
 def put(picked: Array, index: Array, like: Array) -> Array:
     """The adjoint of `pick`: zeros (N, C, d...) with picked[n] at class index[n]."""
-    axis = class_axis(like)
-    result = np.zeros_like(like)
-    np.put_along_axis(result, np.expand_dims(index, axis), np.expand_dims(picked, axis), axis)
+    result = np.zeros(like.shape, like.dtype)
+    result.put(places(index, like.shape), picked)
     return result

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
 
 from ._check import check_input, check_match, ieee
+from ._formulation import LITTLE_POOL
 from ._layer import Array, Cache, Gradients, Layer, NNError, Params
-from ._pool_formulas import avg_pool, avg_pool_backward, divisors, max_pool, max_pool_backward
+from ._pool_formulas import (
+    avg_pool,
+    avg_pool_backward,
+    divisors,
+    max_pool,
+    max_pool_backward,
+    max_pool_little,
+    max_pool_little_backward,
+)
 from ._pool_windows import Taps
 from ._window import IntOrTuple, Shape, Window, batched, integers
 
@@ -21,9 +32,9 @@ class _MaxCache(NamedTuple):
     """What the backward pass of a maximum needs."""
 
     taps: Taps
-    x: Array  # (N, C, *L)
-    y: Array  # (N, C, *P), a copy unless there are winners: the caller may do with the output what it likes
-    winners: Array | None  # where the little input's maxima lie
+    stages: list[Array] | None  # the padded input, its maxima along one axis after the other
+    winners: Array | None  # or where a little input's maxima lie
+    dtype: np.dtype[Any]
     inputs: Shape  # shape of x as it was given
     outputs: Shape  # shape of y as it was returned
 
@@ -137,18 +148,25 @@ class _MaxPoolNd(_PoolNd):
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
         (given,) = inputs
         x, taps = self._windows_on(given)  # (N, C, *L)
-        y, winners = max_pool(x, taps)  # (N, C, *P)
-        output = y.reshape(*given.shape[: -self.axes], *taps.outputs)
-        if winners is None:
-            y = y.copy(order="K")
-        return output, _MaxCache(taps, x, y, winners, given.shape, output.shape)
+        stages, winners = None, None
+        if x.shape[0] * x.shape[1] * taps.size <= LITTLE_POOL:
+            y, winners = max_pool_little(x, taps)  # (N C, P)
+        else:
+            stages = max_pool(x, taps)
+            y = stages[-1].copy(order="K")  # (N, C, *P); the output is the caller's
+        y = y.reshape(*given.shape[: -self.axes], *taps.outputs)
+        return y, _MaxCache(taps, stages, winners, x.dtype, given.shape, y.shape)
 
     @ieee
     def backward(self, cache: Cache, upstream: Array, /) -> Gradients:
-        x, y = cache.x, cache.y
-        check_match(self, "upstream", upstream, cache.outputs, x.dtype)
-        dx = max_pool_backward(x, y, cache.winners, upstream.reshape(y.shape), cache.taps)  # (N, C, *L)
-        return Gradients((dx.reshape(cache.inputs),))
+        taps, inputs = cache.taps, cache.inputs
+        check_match(self, "upstream", upstream, cache.outputs, cache.dtype)
+        delta = upstream if upstream.ndim == self.axes + 2 else upstream[None]  # (N, C, *P)
+        if cache.stages is None:
+            dx = max_pool_little_backward(cache.winners, delta, taps)
+        else:
+            dx = max_pool_backward(cache.stages, delta, taps)
+        return Gradients((dx.reshape(inputs),))
 
 
 @dataclass(frozen=True)

@@ -8,63 +8,88 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
-from ._formulation import LITTLE_POOL, PIECE, SHARED_POOL
+from ._formulation import PIECE, SHARED_POOL
 from ._formulation_threads import shard, threads
 from ._layer import Array
-from ._pool_windows import Taps
-from ._window import Shape
-
-#: the integer as wide as a number: its bits times 0 or 1 are right for inf and NaN too
-_BITS = {2: np.int16, 4: np.int32, 8: np.int64}
+from ._pool_windows import Cover, Taps
+from ._special import has_nan, part_where
+from ._window import Index
 
 
-def max_pool(x: Array, taps: Taps) -> tuple[Array, Array | None]:
-    """Output y (N, C, *P) of x (N, C, *L), and for little inputs where in the padded x each came from."""
-    if x.shape[0] * x.shape[1] * taps.size <= LITTLE_POOL:
-        padded = np.ascontiguousarray(taps.pad(x, -math.inf))
-        winners, y = _winners(padded, taps)
-        return y.reshape(*x.shape[:2], *taps.outputs), winners
-    return _in_pieces(lambda piece: _maximum(piece, taps), taps.outputs, x), None
+def max_pool(x: Array, taps: Taps) -> list[Array]:
+    """The padded x (N, C, *L̄), then its maxima along one axis after the other, the last one first: y (N, C, *P)."""
+    stages, shape = [taps.pad(x, -math.inf)], list(x.shape[:2] + taps.reach)
+    for axis in reversed(range(len(taps.outputs))):
+        shape[2 + axis] = taps.outputs[axis]
+        stages.append(np.empty_like(x, shape=shape))
+
+    def work(piece: Index) -> None:
+        for (before, after), along in zip(pairwise(stages), reversed(taps.by_axis), strict=True):
+            _maximum(before[piece], after[piece], along)
+
+    _in_pieces(work, x)
+    return stages
 
 
-def max_pool_backward(x: Array, y: Array, winners: Array | None, upstream: Array, taps: Taps) -> Array:
-    """∂L/∂x from upstream = ∂L/∂y: each window's winner takes the whole gradient."""
-    if winners is not None:
-        return _scatter(x, winners, upstream, taps)
+def max_pool_backward(stages: list[Array], upstream: Array, taps: Taps) -> Array:
+    """∂L/∂x from upstream = ∂L/∂y, from maximum to maximum, the first axis first: of equal elements the first wins."""
+    *befores, y = stages
+    gradients = [_like(y, upstream)]
+    if has_nan(y) or (taps.padded and np.isneginf(y).any()):
+        # a NaN equals nothing, and where the maximum is -inf the padding would win
+        _, winners = _winners(np.ascontiguousarray(stages[0]), taps)
+        return max_pool_little_backward(winners, upstream, taps)
+    for before, cover in zip(reversed(befores), taps.covers, strict=True):
+        gradients.append(np.empty_like(before) if cover is Cover.EXACT else np.zeros_like(before))
 
-    def back(x: Array, y: Array, upstream: Array) -> Array:
-        return _maximum_backward(x, y, upstream, taps)
+    def work(piece: Index) -> None:
+        pairs = zip(pairwise(reversed(stages)), pairwise(gradients), taps.by_axis, taps.covers, strict=True)
+        for (after, before), (delta, dx), along, cover in pairs:
+            _maximum_backward(before[piece], after[piece], delta[piece], dx[piece], along, cover)
 
-    return _in_pieces(back, taps.lengths, x, y, _like(y, upstream))
-
-
-def _winners(padded: Array, taps: Taps) -> tuple[Array, Array]:
-    """Where among all padded elements each window's winner lies, its last NaN, else its first maximum; and what it is.
-
-    Both are (N C, P).
-    """
-    elements = padded.reshape(-1, taps.elements)  # (N C, L̄)
-    windows = elements.take(taps.positions, axis=1)  # (N C, P, K)
-    tap = windows.argmax(axis=-1)  # the first NaN, else the first maximum, be it padding
-    first = taps.first_positions(len(elements))
-    winners = first + taps.offsets.take(tap)
-    y = padded.reshape(-1).take(winners)
-    if np.count_nonzero(y != y) or (taps.padded and np.isneginf(y).any()):
-        nan = np.isnan(windows)
-        last_nan = windows.shape[-1] - 1 - nan[..., ::-1].argmax(axis=-1)
-        first_maximum = ((windows == y[..., None]) & taps.real).argmax(axis=-1)
-        tap = np.where(nan.any(axis=-1), last_nan, first_maximum)
-        winners = first + taps.offsets.take(tap)
-        y = padded.reshape(-1).take(winners)
-    return winners, y
+    _in_pieces(work, stages[0])
+    return taps.unpad(gradients[-1])
 
 
-def _scatter(x: Array, winners: Array, upstream: Array, taps: Taps) -> Array:
-    """∂L/∂x (like x) from where the winners are."""
-    dx = np.zeros((*x.shape[:2], *taps.reach), x.dtype)
+def _maximum(x: Array, y: Array, along: tuple[Index, ...]) -> None:
+    """Write the maximum over the taps along one axis into y."""
+    first, *others = (x[tap] for tap in along)
+    if not others:
+        y[...] = first
+    for other in others:
+        np.maximum(first, other, out=y)
+        first = y
+
+
+def _maximum_backward(x: Array, y: Array, upstream: Array, dx: Array, along: tuple[Index, ...], cover: Cover) -> None:
+    """At each tap what equals the maximum takes what is left of the gradient; the last one takes the rest."""
+    left, (*firsts, last) = upstream, along
+    apart = cover is not Cover.OVERLAP
+    for tap in firsts:
+        share = dx[tap] if apart else np.empty_like(left)
+        rest = dx[last] if apart and tap is firsts[-1] else np.empty_like(left)
+        part_where(np.equal(x[tap], y), left, share, rest)
+        if not apart:
+            dx[tap] += share
+        left = rest
+    if not apart:
+        dx[last] += left
+    elif not firsts:
+        dx[last] = left
+
+
+def max_pool_little(x: Array, taps: Taps) -> tuple[Array, Array]:
+    """y (N C, P) of a little x (N, C, *L), and where among all padded elements each of them came from."""
+    return _winners(np.ascontiguousarray(taps.pad(x, -math.inf)), taps)
+
+
+def max_pool_little_backward(winners: Array, upstream: Array, taps: Taps) -> Array:
+    """∂L/∂x from where the winners are."""
+    dx = np.zeros((*upstream.shape[:2], *taps.reach), upstream.dtype)
     flat, gradient = dx.reshape(-1), upstream.reshape(winners.shape)
     if taps.disjoint:
         flat[winners] = gradient
@@ -73,46 +98,19 @@ def _scatter(x: Array, winners: Array, upstream: Array, taps: Taps) -> Array:
     return taps.unpad(dx)
 
 
-def _maximum(x: Array, taps: Taps) -> Array:
-    """The maximum along one axis after the other."""
-    y = taps.pad(x, -math.inf)
-    for along in taps.by_axis:
-        first, *others = (y[tap] for tap in along)
-        y = np.maximum(first, others[0]) if others else first
-        for other in others[1:]:
-            np.maximum(y, other, out=y)
-    return y if max(taps.window.kernel) > 1 else y.copy(order="K")  # never a view of the input
-
-
-def _maximum_backward(x: Array, y: Array, upstream: Array, taps: Taps) -> Array:
-    """At each tap, what equals the maximum and comes first takes the gradient."""
-    padded = taps.pad(x, -math.inf)
-    dx = taps.blank(x)
-    taken: Array | None = None
-    for tap in taps.all:
-        wins = np.equal(padded[tap], y)
-        if taken is None:
-            taken = wins
-        else:
-            taken, wins = taken | wins, np.greater(wins, taken)  # equal to the maximum, and nothing before it was
-        if taps.disjoint:
-            _select(upstream, wins, dx[tap])
-        else:
-            dx[tap] += _select(upstream, wins, np.empty_like(upstream))
-    if not np.all(taken) or (taps.padded and np.isneginf(y).any()):
-        # a NaN equals nothing, and where the maximum is -inf the padding would win
-        return _scatter(x, _winners(np.ascontiguousarray(padded), taps)[0], upstream, taps)
-    return taps.unpad(dx)
-
-
-def _select(upstream: Array, wins: Array, out: Array) -> Array:
-    """``upstream`` where ``wins`` and zero elsewhere, written into ``out``."""
-    bits = _BITS.get(out.itemsize)
-    if bits is None:  # longdouble
-        out[...] = np.where(wins, upstream, out.dtype.type(0))
-    else:
-        np.multiply(upstream.view(bits), wins, out=out.view(bits))
-    return out
+def _winners(padded: Array, taps: Taps) -> tuple[Array, Array]:
+    """The maximum of each window, and where it lies: at the window's last NaN, else at its first maximum."""
+    elements = padded.reshape(-1, taps.elements)  # (N C, L̄)
+    windows = elements.take(taps.positions, axis=1)  # (N C, P, K)
+    first = taps.first_positions(len(elements))
+    winners = first + taps.offsets.take(windows.argmax(axis=-1))  # the first NaN, else the first maximum, be it padding
+    y = elements.take(winners)
+    if has_nan(y) or (taps.padded and np.isneginf(y).any()):
+        nan = np.isnan(windows)
+        last_nan = windows.shape[-1] - 1 - nan[..., ::-1].argmax(axis=-1)
+        first_maximum = ((windows == y[..., None]) & taps.real).argmax(axis=-1)
+        winners = first + taps.offsets.take(np.where(nan.any(axis=-1), last_nan, first_maximum))
+    return y, winners
 
 
 def divisors(taps: Taps, *, count_include_pad: bool, divisor_override: int | None) -> int | Array:
@@ -133,15 +131,25 @@ def divisors(taps: Taps, *, count_include_pad: bool, divisor_override: int | Non
 
 def avg_pool(x: Array, taps: Taps, divisor: int | Array) -> Array:
     """Output y (N, C, *P) of x (N, C, *L)."""
-    return _in_pieces(lambda piece: _mean(piece, taps, divisor), taps.outputs, x)
+    y: Array = np.empty_like(x, shape=x.shape[:2] + taps.outputs)
+
+    def work(piece: Index) -> None:
+        y[piece] = _mean(x[piece], taps, divisor)
+
+    _in_pieces(work, x)
+    return y
 
 
 def avg_pool_backward(x: Array, upstream: Array, taps: Taps, divisor: int | Array) -> Array:
     """∂L/∂x (like x) from upstream = ∂L/∂y: every element of a window gets the same share."""
-    like_y = np.empty_like(x, shape=upstream.shape)
-    return _in_pieces(
-        lambda piece, delta: _mean_backward(piece, delta, taps, divisor), taps.lengths, x, _like(like_y, upstream)
-    )
+    dx: Array = np.empty_like(x)
+    delta = _like(np.empty_like(x, shape=upstream.shape), upstream)
+
+    def work(piece: Index) -> None:
+        dx[piece] = _mean_backward(x[piece], delta[piece], taps, divisor)
+
+    _in_pieces(work, x)
+    return dx
 
 
 def _mean(x: Array, taps: Taps, divisor: int | Array) -> Array:
@@ -172,22 +180,19 @@ def _mean_backward(x: Array, upstream: Array, taps: Taps, divisor: int | Array) 
     return taps.unpad(share)
 
 
-def _in_pieces(function: Callable[..., Array], lengths: Shape, *arrays: Array) -> Array:
-    """``function(*arrays)``, (N, C, *lengths): in pieces of the axis, N or C, that lies outermost in memory."""
-    x = arrays[0]
+def _in_pieces(work: Callable[[Index], None], x: Array) -> None:
+    """Have all of x (N, C, ...) worked on, in pieces of the axis, N or C, that lies outermost in memory."""
     if x.nbytes <= PIECE:
-        return function(*arrays)
+        work(())
+        return
     axis = int(x.shape[1] > 1 and x.strides[1] > x.strides[0])
     step = max(1, PIECE * x.shape[axis] // x.nbytes)
-    result = np.empty_like(x, shape=(*x.shape[:2], *lengths))
 
-    def work(start: int, stop: int) -> None:
+    def several(start: int, stop: int) -> None:
         for first in range(start, stop, step):
-            piece = (slice(None),) * axis + (slice(first, min(first + step, stop)),)
-            result[piece] = function(*(array[piece] for array in arrays))
+            work((slice(None),) * axis + (slice(first, min(first + step, stop)),))
 
-    shard(work, x.shape[axis], threads() if x.nbytes >= SHARED_POOL else 1)
-    return result
+    shard(several, x.shape[axis], threads() if x.nbytes >= SHARED_POOL else 1)
 
 
 def _like(model: Array, array: Array) -> Array:

@@ -2,12 +2,13 @@
 
 Slices keep the axes' order in memory as it is: a batch that lies innermost stays there, so that each
 operation runs over long contiguous pieces. Positions are for little inputs, where each call of NumPy
-costs more than what it does.
+costs more than what it does, and for what slices cannot tell: which of several NaN is the last.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -17,6 +18,14 @@ import numpy.typing as npt
 
 from ._layer import Array
 from ._window import Index, Shape, Window
+
+
+class Cover(Enum):
+    """How often the taps of all windows meet an element."""
+
+    EXACT = "each element once"
+    SPARSE = "each element at most once"
+    OVERLAP = "some elements several times"
 
 
 @dataclass(frozen=True)
@@ -76,15 +85,19 @@ class Taps:
         return tuple((..., *place) for place in product(*slices))
 
     @cached_property
-    def disjoint(self) -> bool:
-        """Whether no element belongs to two windows."""
+    def covers(self) -> tuple[Cover, ...]:
+        """How the taps along each axis cover it."""
         w = self.window
-        return all(p == 1 or s >= span for p, s, span in zip(self.outputs, w.stride, w.span, strict=True))
+        axes = zip(self.outputs, w.kernel, w.stride, w.span, self.reach, strict=True)
+        return tuple(
+            Cover.OVERLAP if p > 1 and s < span else Cover.EXACT if p * k == length else Cover.SPARSE
+            for p, k, s, span, length in axes
+        )
 
     @cached_property
-    def tiling(self) -> bool:
-        """Whether every element of the padded input belongs to exactly one window."""
-        return self.disjoint and self.elements == self.size
+    def disjoint(self) -> bool:
+        """Whether no element belongs to two windows."""
+        return Cover.OVERLAP not in self.covers
 
     @cached_property
     def elements(self) -> int:
@@ -137,7 +150,7 @@ class Taps:
 
     def blank(self, x: Array) -> Array:
         """A padded array like ``x`` to write each window's share into: zeros, unless all of it will be written."""
-        make = np.empty_like if self.tiling else np.zeros_like
+        make = np.empty_like if set(self.covers) == {Cover.EXACT} else np.zeros_like
         blank: Array = make(x, shape=(*x.shape[:2], *self.reach))
         return blank
 

@@ -5,6 +5,8 @@ All take and return arrays of any floating dtype and shape, and compute in the d
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ._layer import Array
@@ -25,6 +27,16 @@ def keep_where(keep: Array, values: Array) -> Array:
     return bits.view(values.dtype)
 
 
+def part_where(keep: Array, values: Array, kept: Array, rest: Array) -> None:
+    """Write ``values`` into ``kept`` where ``keep``, into ``rest`` elsewhere, and +0 where they are not."""
+    integer = _SIGNED_INTEGER.get(values.dtype.itemsize)
+    if integer is None:
+        kept[...], rest[...] = np.where(keep, values, 0), np.where(keep, 0, values)
+        return
+    np.multiply(values.view(integer), keep, out=kept.view(integer))
+    np.multiply(values.view(integer), ~keep, out=rest.view(integer))
+
+
 def select(keep: Array, values: Array, others: Array) -> Array:
     """``np.where(keep, values, others)`` for two arrays of the same shape and dtype, by their bits likewise.
 
@@ -37,6 +49,34 @@ def select(keep: Array, values: Array, others: Array) -> Array:
     bits *= keep
     bits ^= others.view(integer)
     return bits.view(values.dtype)
+
+
+def positive_part(x: Array) -> Array:
+    """max(x, 0), NaN where x is. NumPy compares with a row of numbers three times as fast as with a single one."""
+    y: Array = np.empty_like(x)
+    if x.size < _ROW or x.strides != y.strides:
+        np.maximum(0, x, out=y)
+        return y
+    flat, out = x.ravel(order="K"), y.ravel(order="K")  # views: both are compact, their axes in the same order
+    rows = flat.size // _ROW * _ROW
+    np.maximum(np.zeros(_ROW, x.dtype), flat[:rows].reshape(-1, _ROW), out=out[:rows].reshape(-1, _ROW))
+    np.maximum(0, flat[rows:], out=out[rows:])
+    return y
+
+
+_ROW = 2048
+
+
+def has_nan(x: Array) -> bool:
+    """Whether the sum of squares is NaN: infinities among them do not cancel."""
+    flat = x.ravel(order="K")
+    return math.isnan(flat.dot(flat))
+
+
+def finite(x: Array) -> bool:
+    """Whether the sum of squares is finite. If it is, every element is; large ones may overflow in it."""
+    flat = x.ravel(order="K")
+    return math.isfinite(flat.dot(flat))
 
 
 def sigmoid(x: Array) -> Array:

@@ -128,6 +128,9 @@ BLOCKS = {"BLOCK": 1, "COLUMNS": 1}
 FORMULATIONS = {
     "as chosen": {},
     "positions": {"LITTLE_IMAGE": 1 << 60},
+    "the whole matrix": {"LITTLE_MATRIX": 1 << 60},
+    "tiles": {"TILE": 2, "JOIN": 0, "GAIN": 0, "SHORT": 1 << 10, "BLOCK": 0},
+    "large tiles, image by image": {"TILE": 9, "JOIN": 0, "GAIN": 0, "SHORT": 1 << 10, **IMAGES},
     "batch last, gather": {"SMALL_IMAGE": 1 << 60, "SCATTER": 1 << 60},
     "batch last, scatter": {"SMALL_IMAGE": 1 << 60, "SCATTER": 0},
     "batch last, gather, row by row": {"SMALL_IMAGE": 1 << 60, "SCATTER": 1 << 60, **BLOCKS},
@@ -164,7 +167,7 @@ def convolutions(draw):
 @given(drawn=convolutions(), threads=st.integers(1, 3))
 def test_every_formulation_keeps_to_the_textbook_within_its_certified_bound(name, dtype, drawn, threads):
     layer, shape, seed = drawn
-    with formulation(**{"LITTLE_IMAGE": 0, **FORMULATIONS[name], "SHARED": 0}):
+    with formulation(**{"LITTLE_IMAGE": 0, "LITTLE_MATRIX": 0, "TILE": 1, **FORMULATIONS[name], "SHARED": 0}):
         _formulation_threads.set_threads(threads)
         try:
             check_against_textbook(layer, normal(shape, dtype, seed=seed))
@@ -235,7 +238,7 @@ def layouts(x):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_order_in_memory_changes_nothing(name, stride):
     layer, x = nn.Conv2d(2, 3, 3, padding=1, stride=stride), normal((3, 2, 5, 6))
-    with formulation(**{"LITTLE_IMAGE": 0, **FORMULATIONS[name]}):
+    with formulation(**{"LITTLE_IMAGE": 0, "LITTLE_MATRIX": 0, "TILE": 1, **FORMULATIONS[name]}):
         params = randomized(layer, x.dtype)
         y, cache = layer.forward(params, x)
         upstream = normal(y.shape)
@@ -261,7 +264,7 @@ def test_an_axis_of_length_one_may_have_any_stride():
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_the_output_is_the_callers_and_backward_can_be_repeated(name, kernel):
     layer, x = nn.Conv2d(2, 3, kernel), normal((2, 2, 5, 4))
-    with formulation(**{"LITTLE_IMAGE": 0, **FORMULATIONS[name]}):
+    with formulation(**{"LITTLE_IMAGE": 0, "LITTLE_MATRIX": 0, "TILE": 1, **FORMULATIONS[name]}):
         y, cache = layer.forward(randomized(layer, x.dtype), x)
         first = layer.backward(cache, np.ones_like(y))
         kept = first.inputs[0].copy(), first.params["weight"].copy()

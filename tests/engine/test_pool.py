@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manual_bp import nn
-from manual_bp.nn import _formulation_threads, _pool_formulas, textbook
+from manual_bp.nn import _formulation_threads, _pool, _pool_formulas, textbook
 from tests.engine.parity import check_layer, check_layer_differences, frozen, normal
 
 MAX = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
@@ -51,7 +51,7 @@ WAYS = {
 @pytest.fixture(params=WAYS)
 def way(request, monkeypatch):
     for name, value in WAYS[request.param].items():
-        monkeypatch.setattr(_pool_formulas, name, value)
+        monkeypatch.setattr(_pool if name == "LITTLE_POOL" else _pool_formulas, name, value)
     return request.param
 
 
@@ -204,7 +204,7 @@ def test_every_way_agrees_with_the_textbook(name, drawn, threads, seed):
     _formulation_threads.set_threads(threads)
     with pytest.MonkeyPatch.context() as patch:
         for constant, value in {**WAYS[name], "SHARED_POOL": 0}.items():
-            patch.setattr(_pool_formulas, constant, value)
+            patch.setattr(_pool if constant == "LITTLE_POOL" else _pool_formulas, constant, value)
         try:
             layer = MAX[axes](**fields, dilation=dilation)
             if min(layer.window.outputs(shape[2:], ceil=layer.ceil_mode)) > 0:
