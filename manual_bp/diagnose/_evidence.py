@@ -121,7 +121,7 @@ class Evidence:
             statuses={c.name: c.status for c in checks},
             before=self._last,
         )
-        self._last = own
+        self._last = values
         self._probes.append(made)
         while len(self._probes) > 1 and sum(p.size for p in self._probes) > self._budget:
             right = next((p for p in self._probes if not p.wrong), None)
