@@ -6,14 +6,14 @@ is a status. How the allowed errors come about is not decided here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
-from manual_bp.measure import measure, outside
+from manual_bp.measure import measure, outside, survey
 from manual_bp.picture import Against, picture
 from manual_bp.report import Check, Kink, Status
 from manual_bp.trace import Array, Quantity
@@ -61,7 +61,7 @@ class Item:
     quantity: Quantity
     isolated: Expected | None
     end_to_end: Expected | None
-    alternatives: tuple[Alternative, ...] = ()
+    alternatives: Sequence[Alternative] = ()
     kinks: KinkSet | None = None
 
 
@@ -73,15 +73,17 @@ def compare(
     Parameters
     ----------
     items
-        The expected quantities in execution order.
+        The expected quantities in execution order; each is looked at once and let go of.
     candidate
         What the hand-written side reports, by name.
     strict_kinks
         Make another choice of subgradient a difference.
     """
-    items = tuple(items)
-    checks = [_judge(item, candidate.get(item.quantity.name), probe, strict_kinks) for item in items]
-    known = [item.quantity.name for item in items]
+    checks, known = [], []
+    for item in items:
+        known.append(item.quantity.name)
+        checks.append(_judge(item, candidate.get(known[-1]), probe, strict_kinks))
+        del item  # the next one is made while this name still holds it
     extra = [_extra(name, array, known, probe) for name, array in candidate.items() if name not in set(known)]
     return tuple(settle([*checks, *extra]))
 
@@ -135,8 +137,8 @@ def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Che
         return check("mismatch", f"has shape {_shape(got.shape)}, expected {_shape(shape)}{_hint(got.shape, shape)}")
     if str(got.dtype) != dtype:
         return check("mismatch", f"is {got.dtype}, expected {dtype}")
-    isolated = measure(got, item.isolated.value, item.isolated.allowed) if item.isolated else None
-    end_to_end = measure(got, item.end_to_end.value, item.end_to_end.allowed) if item.end_to_end else None
+    seen = {id(answer): survey(got, answer.value, answer.allowed) for answer in _answers(item)}
+    isolated, end_to_end = (seen[id(e)].comparison if e else None for e in (item.isolated, item.end_to_end))
     decisive = isolated or end_to_end
     assert decisive is not None, f"{quantity.name}: nothing to compare with"
     fields: dict[str, Any] = {"isolated": isolated, "end_to_end": end_to_end}
@@ -159,10 +161,17 @@ def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Che
         return check("wrong", **fields)
     shown = item.end_to_end or expected
     assert shown is not None
-    fields["picture"] = picture(got, shown.value, shown.allowed)
+    right = seen[id(shown)] if not seen[id(shown)].comparison.mismatched else None
+    fields["picture"] = picture(got, shown.value, shown.allowed, seen=right)
     if end_to_end is not None and end_to_end.mismatched:
         return check("inherited", "right in itself; off because something before it is", **fields)
     return check("pass", **fields)
+
+
+def _answers(item: Item) -> list[Expected]:
+    """The one or two different things to compare with."""
+    found = [answer for answer in (item.isolated, item.end_to_end) if answer is not None]
+    return found[:1] if len(found) == 2 and found[0] is found[1] else found
 
 
 def _excuse(item: Item, got: Array, wrong: Array) -> tuple[Array, Kink | None, str]:

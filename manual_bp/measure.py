@@ -9,6 +9,7 @@ are measured, in float64. The result is that of measuring every element.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,9 @@ CHUNK = 1 << 15
 
 #: How many of the worst elements a comparison lists.
 WORST = 5
+
+#: How many of the worst planes a survey names.
+PLANES = 4
 
 #: From so many elements on, two threads share the work (NumPy lets go of the interpreter inside its loops).
 SHARED = 1 << 21
@@ -62,8 +66,14 @@ def outside(candidate: Array, reference: Array, allowed: Array) -> Array:
 
 @dataclass
 class _Worst:
-    """What is known after some of the elements: flat positions, in ascending order of the elements taken in."""
+    """What is known after some of the elements: flat positions, in ascending order of the elements taken in.
 
+    ``plane`` elements in a row are a plane; ``top`` holds (largest share of what is allowed, plane) of the worst few,
+    ``most`` of them.
+    """
+
+    plane: int
+    most: int
     used: float = 0.0
     at: int = 0
     at_error: float = 0.0
@@ -71,17 +81,22 @@ class _Worst:
     relative: float = 0.0
     mismatched: int = 0
     found: list[tuple[float, int]] = field(default_factory=list)
+    top: list[tuple[float, int]] = field(default_factory=list)
 
-    def take(self, c: Array, r: Array, a: Array, positions: Array | range) -> None:
+    def take(self, c: Array, r: Array, a: Array, positions: Array | range) -> tuple[Array, Array]:
         """Measure these elements, which lie at those positions."""
         error, used = excess(c, r, a)
+        peak = float(error.max())
+        if peak == 0.0:
+            return error, used
         at = int(used.argmax())
         if used[at] == 0.0:  # where nothing counts, the largest plain error is the more telling element
             at = int(error.argmax())
         self._worse(float(used[at]), float(error[at]), int(positions[at]))
-        self.largest = max(self.largest, float(error.max()))
+        self.largest = max(self.largest, peak)
         with np.errstate(all="ignore"):
-            relative = np.where(error == 0, 0.0, error / np.abs(r))
+            relative = error / np.abs(r)
+        relative[error == 0] = 0.0
         peak = float(relative.max())
         self.relative = max(self.relative, peak if peak == peak else np.inf)  # NaN: the reference is not finite
         if used.max() > 1.0:
@@ -92,6 +107,22 @@ class _Worst:
                 bad = bad[np.argsort(-used[bad], kind="stable")[:WORST]]
             self.found += [(float(used[i]), int(positions[i])) for i in bad]
             self.found = sorted(self.found, key=lambda pair: (-pair[0], pair[1]))[:WORST]
+        return error, used
+
+    def rank(self, used: Array, low: int, peak: float) -> None:
+        """Take in the planes of the elements from ``low`` on."""
+        if peak == 0.0 or (len(self.top) == self.most and (not self.most or peak <= self.top[-1][0])):
+            return
+        first = low // self.plane
+        starts = np.arange(first * self.plane, low + used.size, self.plane) - low
+        starts[0] = 0
+        worst = np.fmax.reduceat(used, starts)
+        order = np.argsort(-worst, kind="stable")[:PLANES] if worst.size > 1 else (0,)
+        best: dict[int, float] = {plane: share for share, plane in self.top}
+        for i in order:
+            plane = first + int(i)
+            best[plane] = max(best.get(plane, 0.0), float(worst[i]))
+        self.top = _sorted((share, plane) for plane, share in best.items())
 
     def _worse(self, used: float, error: float, at: int) -> None:
         if used > self.used or (used == self.used == 0.0 and error > self.at_error):
@@ -102,7 +133,16 @@ class _Worst:
         self._worse(later.used, later.at_error, later.at)
         self.largest, self.relative = max(self.largest, later.largest), max(self.relative, later.relative)
         self.mismatched += later.mismatched
-        self.found = sorted(self.found + later.found, key=lambda pair: (-pair[0], pair[1]))[:WORST]
+        self.found = _sorted(self.found + later.found, WORST)
+        best = dict.fromkeys((plane for _, plane in self.top + later.top), 0.0)
+        for share, plane in self.top + later.top:
+            best[plane] = max(best[plane], share)
+        self.top = _sorted((share, plane) for plane, share in best.items())
+
+
+def _sorted(pairs: Iterable[tuple[float, int]], most: int | None = None) -> list[tuple[float, int]]:
+    """The largest first, of equal ones the earliest."""
+    return sorted((pair for pair in pairs if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))[: most or PLANES]
 
 
 def _flat(allowed: Array, shape: tuple[int, ...]) -> Array:
@@ -114,53 +154,61 @@ def _flat(allowed: Array, shape: tuple[int, ...]) -> Array:
     return allowed.reshape(-1) if whole else np.broadcast_to(allowed, shape).ravel()
 
 
-def _scan(c: Array, r: Array, a: Array, start: int, stop: int) -> _Worst:
+def _scan(c: Array, r: Array, a: Array, plane: int, most: int, start: int, stop: int) -> _Worst:
     """Go through the elements from ``start`` to ``stop``."""
-    known = _Worst()
-    own = c.dtype == r.dtype == a.dtype == np.float32
-    dtype = np.dtype(np.float32 if own else np.float64)
-    d, q = np.empty(CHUNK, dtype), np.empty(CHUNK, dtype)
+    known = _Worst(plane, most)
+    dtype = np.dtype(np.float32 if c.dtype == r.dtype == a.dtype == np.float32 else np.float64)
+    buffers = np.empty((2, min(CHUNK, stop - start)), dtype)
+    exact = a.size == 1 and a[0] == 0
     with np.errstate(all="ignore"):
         for low in range(start, stop, CHUNK):
             part = slice(low, min(low + CHUNK, stop))
-            n = part.stop - low
-            d, q = d[:n], q[:n]
-            np.subtract(c[part], r[part], out=d, dtype=dtype)
-            high, deep = float(d[d.argmax()]), float(d[d.argmin()])
-            if high == deep == 0.0:
+            own, other = c[part], r[part]
+            if exact and np.array_equal(own, other):
                 continue
-            limit = a[part] if a.size > 1 else a
-            if high - deep < np.inf:  # false for NaN as well
-                np.divide(d, limit, out=q, dtype=dtype)
-                ratio = _peak(q)
-                flagged = _beyond(q, ratio, min(known.used, 1.0))
-                np.divide(d, r[part], out=q, dtype=dtype)
-                relative = _peak(q)
-                flagged = _join(flagged, _beyond(q, relative, known.relative))
-                peak = max(high, -deep)
-                if relative <= 0.5:  # each subtraction was exact (Sterbenz)
-                    known.largest = max(known.largest, peak)
-                elif peak >= known.largest * (1 - _SLACK):
-                    flagged = _join(flagged, np.flatnonzero(np.abs(d) >= peak))
-                if known.used == 0.0 and peak > known.at_error:
-                    flagged = None
-                if flagged is None:
-                    known.take(c[part], r[part], limit, range(low, part.stop))
-                elif flagged.size:
-                    at = flagged + low
-                    known.take(c[at], r[at], a[at] if a.size > 1 else a, at)
-            else:
-                known.take(c[part], r[part], limit, range(low, part.stop))
+            d, q = buffers[:, : own.size]
+            np.subtract(own, other, out=d, dtype=dtype)
+            np.abs(d, out=d)
+            peak = float(np.maximum.reduce(d))
+            if peak == 0.0:
+                continue
+            limit = a if a.size == 1 else a[part]
+            if not peak < np.inf:  # false for NaN as well
+                used = known.take(own, other, limit, range(low, part.stop))[1]
+                known.rank(used, low, float(used.max()))
+                continue
+            # what is looked at: whether an element can be worse than the worst so far
+            np.divide(d, limit, out=q, dtype=dtype)
+            ratio = _peak(q)
+            known.rank(q, low, ratio)
+            flagged = _beyond(q, ratio, min(known.used, 1.0))
+            np.divide(d, other, out=q, dtype=dtype)
+            relative = max(_peak(q), -_peak(q, np.minimum, np.fmin))
+            flagged = _join(flagged, _beyond(q, relative, known.relative))
+            if relative <= 0.5:  # each subtraction was exact (Sterbenz)
+                known.largest = max(known.largest, peak)
+            elif peak >= known.largest * (1 - _SLACK):
+                flagged = _join(flagged, np.flatnonzero(d >= peak))
+            if known.used == 0.0 and peak > known.at_error:
+                flagged = None
+            if flagged is None:
+                known.take(own, other, limit, range(low, part.stop))
+            elif flagged.size:
+                at = flagged + low
+                known.take(c[at], r[at], limit if a.size == 1 else a[at], at)
     return known
 
 
-def _peak(q: Array) -> float:
-    """Largest absolute value; NaN, which is 0 / 0, does not count."""
-    return max(float(np.fmax.reduce(q)), -float(np.fmin.reduce(q)), 0.0)
+def _peak(q: Array, reduce: np.ufunc = np.maximum, but_nan: np.ufunc = np.fmax) -> float:
+    """The largest number; NaN, which is 0 / 0, does not count."""
+    found = float(reduce.reduce(q))
+    if found != found:
+        found = float(but_nan.reduce(q))
+    return found if found == found else 0.0
 
 
 def _beyond(q: Array, peak: float, best: float) -> Array | None:
-    """Positions where ``q`` may be above ``best``; None for too many to single them out."""
+    """Positions where |q| may be above ``best``; None for too many to single them out."""
     if peak <= best * (1 - _SLACK):
         return _NONE
     at = np.flatnonzero(np.abs(q) > best * (1 - _SLACK))
@@ -176,6 +224,25 @@ def _join(a: Array | None, b: Array | None) -> Array | None:
     return np.union1d(a, b) if a.size and b.size else a if a.size else b
 
 
+@dataclass(frozen=True)
+class Survey:
+    """A comparison, and what was seen on the way.
+
+    Attributes
+    ----------
+    worst_planes
+        The planes with the largest errors in units of what is allowed, the worst first, of equal ones the earliest;
+        to a few roundings. Planes without any error are not among them.
+    error, used
+        Of every element, where the arrays are little.
+    """
+
+    comparison: Comparison
+    worst_planes: tuple[int, ...] = ()
+    error: Array | None = None
+    used: Array | None = None
+
+
 def measure(candidate: Array, reference: Array, allowed: Array) -> Comparison:
     """Compare two arrays of one shape element by element.
 
@@ -187,31 +254,40 @@ def measure(candidate: Array, reference: Array, allowed: Array) -> Comparison:
         Largest permitted |candidate - reference|, of the same shape (or broadcast against it). Fastest where all three
         have one dtype.
     """
+    return survey(candidate, reference, allowed).comparison
+
+
+def survey(candidate: Array, reference: Array, allowed: Array) -> Survey:
+    """The same, and which planes (of the last two axes) are the worst."""
     size = candidate.size
     if size == 0:
         nan = float("nan")
-        return Comparison(
+        return Survey(Comparison(
             max_abs_error=0.0, used=0.0, mismatched=0, elements=0, worst_index=None,
             candidate=nan, reference=nan, allowed=nan, passing_atol=0.0, passing_rtol=0.0,
-        )  # fmt: skip
+        ))  # fmt: skip
     c, r, a = candidate.reshape(-1), reference.reshape(-1), _flat(allowed, candidate.shape)
     if a.size == 1 and np.float32(a[0]) == a[0]:
         a = a.astype(np.float32)
+    plane = candidate.shape[-1] * candidate.shape[-2] if candidate.ndim >= 2 else size
+    most = min(PLANES, size // plane) if size > plane else 0  # of a single plane there is nothing to tell
+    error = used = None
     if size <= CHUNK:
-        known = _Worst()
-        known.take(c, r, a, range(size))
+        known = _Worst(plane, most)
+        error, used = known.take(c, r, a, range(size))
+        known.rank(used, 0, known.used)
     elif size < SHARED:
-        known = _scan(c, r, a, 0, size)
+        known = _scan(c, r, a, plane, most, 0, size)
     else:
-        known = _in_two(c, r, a)
+        known = _in_two(c, r, a, plane, most)
 
     def element(flat: int) -> Element:
-        index = tuple(int(i) for i in np.unravel_index(flat, candidate.shape))
+        index = tuple(map(int, np.unravel_index(flat, candidate.shape)))
         limit = float(a[flat if a.size > 1 else 0])
         return Element(index=index, candidate=float(c[flat]), reference=float(r[flat]), allowed=limit)
 
     worst = element(known.at)
-    return Comparison(
+    found = Comparison(
         max_abs_error=known.largest,
         used=known.used,
         mismatched=known.mismatched,
@@ -224,15 +300,16 @@ def measure(candidate: Array, reference: Array, allowed: Array) -> Comparison:
         passing_rtol=known.relative,
         worst=tuple(element(at) for _, at in known.found),
     )
+    return Survey(found, tuple(plane for _, plane in known.top), error, used)
 
 
-def _in_two(c: Array, r: Array, a: Array) -> _Worst:
+def _in_two(c: Array, r: Array, a: Array, plane: int, most: int) -> _Worst:
     """The second half in a thread of its own."""
     half = c.size // 2 // CHUNK * CHUNK
     second: list[_Worst] = []
-    helper = threading.Thread(target=lambda: second.append(_scan(c, r, a, half, c.size)))
+    helper = threading.Thread(target=lambda: second.append(_scan(c, r, a, plane, most, half, c.size)))
     helper.start()
-    known = _scan(c, r, a, 0, half)
+    known = _scan(c, r, a, plane, most, 0, half)
     helper.join()
     known.merge(second[0])
     return known

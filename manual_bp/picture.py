@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
-from manual_bp.measure import CHUNK, excess
+from manual_bp.measure import CHUNK, PLANES, Survey, excess
 from manual_bp.report import Picture, Plane
 from manual_bp.trace import Array
 
@@ -15,6 +17,9 @@ Against = Literal["isolated", "end_to_end"]
 
 #: Cells a side; larger planes are pooled into blocks, each shown by its worst element.
 CELLS = 16
+
+#: Elements of a quantity up to which its picture is drawn later.
+LARGE = 1 << 12
 
 
 def picture(
@@ -24,11 +29,13 @@ def picture(
     *,
     against: Against = "end_to_end",
     planes: int | None = None,
+    seen: Survey | None = None,
 ) -> Picture | None:
     """A picture of a quantity; None for an empty one.
 
     The last two axes are a plane; a vector is one row, and a matrix (N, features) one plane. Of many planes the
-    worst are kept: four where all is well, sixteen where something is not.
+    worst are kept: four where all is well, sixteen where something is not. ``seen`` is what is known already of arrays
+    that are right.
     """
     if candidate.size == 0:
         return None
@@ -42,17 +49,74 @@ def picture(
         if limit.size == 1
         else np.broadcast_to(limit, candidate.shape).reshape(count, rows, cols)
     )
-    small = excess(c, r, a) if c.size <= CHUNK else None
-    worst = _worst_of_planes(c, r, a) if small is None else small[1].reshape(count, -1).max(axis=1)
-    if small is None and worst.max() > 1.0 - 1e-6:
+    order = _order(c, r, a, planes) if seen is None or planes else _first(seen, count)
+    if seen is not None and seen.error is not None and seen.used is not None:
+        error, used = (of.reshape(count, rows, cols)[order] for of in (seen.error, seen.used))
+    else:
+        error, used = excess(c[order], r[order], a if len(a) == 1 else a[order])
+    if c.size > LARGE:  # else the arrays may as well be kept as they are until somebody looks at the picture
+        made = _planes(*_cells(c[order], r[order], error, used), order, view[:-2])
+        return Picture(against=against, planes_total=count, planes=made)
+    c, r = c[order], r[order]
+
+    def draw() -> tuple[Plane, ...]:
+        return _planes(*_cells(c, r, error, used), order, view[:-2])
+
+    return _LaterPicture(against=against, planes_total=count, draw=draw)
+
+
+class _LaterPicture(Picture):
+    """A picture that is drawn when somebody looks at it: a report over many probes shows few of them."""
+
+    def __init__(
+        self,
+        *,
+        against: Against,
+        planes_total: int,
+        planes: tuple[Plane, ...] = (),
+        draw: Callable[[], tuple[Plane, ...]] | None = None,
+    ) -> None:
+        drawn = {"planes": planes} if draw is None else {"_draw": draw}
+        self.__dict__.update(against=against, planes_total=planes_total, **drawn)
+
+    def __getattr__(self, name: str) -> tuple[Plane, ...]:
+        if name != "planes" or "_draw" not in self.__dict__:
+            raise AttributeError(name)
+        self.__dict__["planes"] = planes = self.__dict__.pop("_draw")()
+        return tuple(planes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picture) and _parts(self) == _parts(other)
+
+    def __hash__(self) -> int:
+        return hash(_parts(self))
+
+    def __reduce__(self) -> tuple[Callable[..., Picture], tuple[object, ...]]:
+        return _drawn, _parts(self)
+
+
+def _parts(picture: Picture) -> tuple[object, ...]:
+    return picture.against, picture.planes_total, picture.planes
+
+
+def _drawn(against: Against, planes_total: int, planes: tuple[Plane, ...]) -> Picture:
+    return Picture(against=against, planes_total=planes_total, planes=planes)
+
+
+def _first(seen: Survey, count: int) -> Array:
+    """The worst planes that were seen, and, where those are few, the first of the others."""
+    found = list(seen.worst_planes)[:PLANES]
+    others = (plane for plane in range(count) if plane not in seen.worst_planes)
+    return np.array([*found, *itertools.islice(others, min(PLANES, count) - len(found))])
+
+
+def _order(c: Array, r: Array, a: Array, planes: int | None) -> Array:
+    """The worst planes of all, worst first; a stable order among equals."""
+    worst = _worst_of_planes(c, r, a)
+    if c.size <= CHUNK or worst.max() > 1.0 - 1e-6:
         worst = _worst_of_planes(c, r, a, exactly=True)
-    keep = planes or (4 if worst.max() <= 1.0 else 16)
-    # worst first; a stable order among equals
-    order = np.argsort(-np.nan_to_num(worst, nan=np.inf), kind="stable")[:keep]
-    limit = a if len(a) == 1 else a[order]
-    error, used = excess(c[order], r[order], limit) if small is None else (small[0][order], small[1][order])
-    chosen = _planes(c[order], r[order], error, used, order, view[:-2])
-    return Picture(against=against, planes_total=count, planes=chosen)
+    keep = planes or (PLANES if worst.max() <= 1.0 else 16)
+    return np.argsort(-np.nan_to_num(worst, nan=np.inf), kind="stable")[:keep]
 
 
 def _worst_of_planes(c: Array, r: Array, a: Array, *, exactly: bool = False) -> Array:
@@ -79,8 +143,8 @@ def _worst_of_planes(c: Array, r: Array, a: Array, *, exactly: bool = False) -> 
     return np.nan_to_num(worst, nan=0.0)
 
 
-def _planes(c: Array, r: Array, error: Array, used: Array, order: Array, leading: tuple[int, ...]) -> tuple[Plane, ...]:
-    """The chosen planes, each cell with the numbers of its worst element."""
+def _cells(c: Array, r: Array, error: Array, used: Array) -> tuple[list[Array], tuple[int, int], tuple[int, int]]:
+    """The numbers of the worst element of each cell of each plane; how many cells a plane has, and how large one is."""
     count, rows, cols = c.shape
     block = (-(-rows // CELLS), -(-cols // CELLS))
     high, wide = -(-rows // block[0]), -(-cols // block[1])
@@ -95,6 +159,13 @@ def _planes(c: Array, r: Array, error: Array, used: Array, order: Array, leading
         top, left = np.arange(high)[:, None] * block[0], np.arange(wide) * block[1]
         at = ((top + inside // block[1]) * cols + left + inside % block[1]).reshape(count, -1)
         sides = [np.take_along_axis(side, at, axis=1) for side in sides]
+    return sides, (high, wide), block
+
+
+def _planes(
+    sides: list[Array], cells: tuple[int, int], block: tuple[int, int], order: Array, leading: tuple[int, ...]
+) -> tuple[Plane, ...]:
+    """The chosen planes as a report holds them."""
     # enough digits for float32, and few enough for a small record
     numbers = [_shorter(side, digits) for side, digits in zip(sides, (9, 9, 3), strict=True)]
     planes = []
@@ -105,8 +176,8 @@ def _planes(c: Array, r: Array, error: Array, used: Array, order: Array, leading
             Plane(
                 label=_label(index),
                 index=index,
-                rows=high,
-                cols=wide,
+                rows=cells[0],
+                cols=cells[1],
                 block=block,
                 candidate=candidate,
                 reference=reference,

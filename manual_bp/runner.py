@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from manual_bp import _torch_side
 from manual_bp.blind import blind_spots
-from manual_bp.compare import compare
+from manual_bp.compare import Item, compare
 from manual_bp.diagnose import Case, Effort, Evidence, Graph, attach, in_network
 from manual_bp.kept import Kept
 from manual_bp.network import INPUT, Network
@@ -19,6 +21,7 @@ from manual_bp.reference_file import ReferenceFile, answers
 from manual_bp.report import Check, Finding, Power, ProbeInfo, Report, StepInfo
 from manual_bp.trace import Run, Trace
 from manual_bp.verdict import (
+    FAULTY,
     failure_finding,
     make_report,
     merge_findings,
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from manual_bp_torch.judge import Judge
 
 Progress = Callable[[str, int, int], None]
+
+#: Bytes of a trace up to which all that it is held against is kept at once, right or wrong.
+LITTLE = 1 << 25
 
 #: Probes that are run once more, with another seed, to tell explanations of a mistake apart.
 FURTHER = 3
@@ -163,21 +169,36 @@ def judge_run(
     reference: ReferenceFile | None = None,
 ) -> tuple[tuple[Check, ...], list[Finding]]:
     """The checks of one probe, and what is to be said besides them; ``evidence`` remembers it."""
-    items = judge.items(probe.params, probe.x, probe.y, run.trace)
-    checks = compare(items, run.trace, probe=probe.name, strict_kinks=strict_kinks)
+    # layers may hand out transposed views; each is looked at several times
+    trace = {name: np.asarray(array, order="C") for name, array in run.trace.items()}
+    items: list[Item] = []
+    little = sum(array.nbytes for array in trace.values()) <= LITTLE
+    wanted = keep is not None or reference is not None or (evidence is not None and little)
+    given = (probe.params, probe.x, probe.y, trace)
+    each = judge.each(*given)
+    checks = compare(_kept(each, items) if wanted else each, trace, probe=probe.name, strict_kinks=strict_kinks)
+    if evidence is not None and not wanted and any(check.status in FAULTY for check in checks):
+        items.extend(judge.each(*given))
     findings = mutation_findings(run.mutations, probe.name)
     if run.failure:
         findings.append(failure_finding(run.failure, probe.name))
-    verdicts = judge.referee(probe.params, probe.x, probe.y, run.trace, checks)
+    verdicts = judge.referee(probe.params, probe.x, probe.y, trace, checks)
     judged, faults = refereed(checks, verdicts, probe.name)
     findings += faults
     if evidence is not None:
-        evidence.add(probe.name, run.trace, probe.y, items, judged)
+        evidence.add(probe.name, trace, probe.y, items, judged)
     if reference is not None and not findings and not run.mutations:
-        reference.keep(probe, run.trace, items, judged)
+        reference.keep(probe, trace, items, judged)
     if keep is not None:
-        keep.add(probe.name, items, run.trace, judged)
+        keep.add(probe.name, items, trace, judged)
     return with_mutations(judged, run.mutations), findings
+
+
+def _kept(each: Iterable[Item], items: list[Item]) -> Iterator[Item]:
+    """The items as they come, and all of them afterwards."""
+    for item in each:
+        items.append(item)
+        yield item
 
 
 def step_infos(network: Network, probe: Probe) -> tuple[StepInfo, ...]:

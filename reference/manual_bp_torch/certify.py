@@ -8,40 +8,21 @@ One function does both.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from manual_bp.trace import GRAD
-from manual_bp_torch.bounds import (
-    Alternative,
-    Bound,
-    Kinks,
-    LossOperands,
-    Operands,
-    Precision,
-    Rule,
-    loss_rule,
-    rule_for,
-)
+from manual_bp_torch.bounds import Backward, Bound, LossOperands, Operands, Precision, Rule, loss_rule, rule_for
 from manual_bp_torch.bounds._model import carries, constant, nothing
-from manual_bp_torch.vjp import vjp
+from manual_bp_torch.branches import Part, PlanStep, add_up
+
+__all__ = ["Plan", "PlanStep", "Walk", "certify", "finite"]
 
 _WIDE = torch.float64
-
-
-@dataclass(frozen=True)
-class PlanStep:
-    """One step as the bounds see it: a module in float64, what it reads, and its parameters' global names."""
-
-    name: str
-    module: nn.Module
-    inputs: tuple[str, ...]
-    params: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,6 +47,21 @@ class Plan:
         found = tuple(step.name for step in self.steps for i in step.inputs if i == name)
         return (*found, self.loss_name) if name == self.output else found
 
+    @cached_property
+    def branches(self) -> bool:
+        """Whether anything is used more than once."""
+        return bool(self.shared) or any(len(self.consumers(name)) > 1 for name in ("x", *(s.name for s in self.steps)))
+
+    @cached_property
+    def completed_by(self) -> Mapping[str, tuple[str, ...]]:
+        """By step, whose gradients are complete after its backward pass: it is their first reader, the last to run."""
+        first: dict[str, str] = {}
+        for step in self.steps:
+            for name in step.inputs:
+                first.setdefault(name, step.name)
+        known = {"x", *(step.name for step in self.steps)}
+        return {s.name: tuple(n for n, by in first.items() if by == s.name and n in known) for s in self.steps}
+
 
 def certify(
     plan: Plan,
@@ -87,28 +83,22 @@ def certify(
     claimed
         Names of the substituted quantities (``.grad`` included).
     """
-    if _narrow_enough(plan, values):
-        bounds = _Walk(plan, values, grads, target, precision, claimed, narrow=True).bounds
-        if all(_finite(bound.e) for bound in bounds.values()):
-            return bounds
-    return _Walk(plan, values, grads, target, precision, claimed, narrow=False).bounds
+    walk = Walk(plan, values, grads, target, precision, claimed)
+    bounds: dict[str, Bound] = {}
+    for step in plan.steps:
+        bounds |= walk.forward(step)
+    bounds |= walk.loss()
+    for step in reversed(plan.steps):
+        bounds |= walk.backward(step)
+    return bounds
 
 
-def _narrow_enough(plan: Plan, values: Mapping[str, Tensor]) -> bool:
-    """Whether float32 will do: a chain, in float32, on a machine that is not told to multiply with fewer bits."""
-    single = all(t.dtype == torch.float32 for t in values.values() if t.is_floating_point())
-    chain = all(len(plan.consumers(name)) <= 1 for name in ("x", *(step.name for step in plan.steps)))
-    exact = torch.get_float32_matmul_precision() == "highest"
-    return single and chain and exact and not plan.shared
+class Walk:
+    """One walk through the steps, forward and back: call `forward` of every step, `loss`, and `backward` in reverse.
 
-
-def _finite(e: Tensor) -> bool:
-    # a sum is finite only if all of it is, and takes one look at each element and no memory
-    return not e.numel() or math.isfinite(float(e[(0,) * e.dim()] if constant(e) else e.sum()))
-
-
-class _Walk:
-    """One walk through the steps, forward and back; ``narrow`` lets rules that can do so work in float32."""
+    ``values`` and ``grads`` are looked at when a step needs them, so they may be filled as the walk goes on. A step's
+    bounds are handed out and only the errors that travel on are kept, until `forget`.
+    """
 
     def __init__(
         self,
@@ -118,39 +108,26 @@ class _Walk:
         target: Tensor,
         precision: Precision,
         claimed: Collection[str],
-        *,
-        narrow: bool,
     ) -> None:
-        self.plan, self.precision, self.narrow = plan, precision, narrow
+        self.plan, self.precision = plan, precision
         self.values, self.grads = values, grads
         self.target = target.to(_WIDE) if target.is_floating_point() else target
         self.claimed = claimed
         self.known: dict[str, Tensor] = {}
-        self.bounds: dict[str, Bound] = {}
-        self.operands: dict[str, Operands] = {}
-        self._widened: dict[str, Tensor] = {}
-        self._forward()
-        self._loss()
-        self._backward()
+        self._parts: dict[str, list[Part]] = {}
 
     # ------------------------------------------------------------------ operands
 
+    def _raw(self, name: str) -> Tensor:
+        return self.grads[name] if name in self.grads else self.values[name]
+
     def _wide(self, name: str) -> Tensor:
         """A value or gradient in float64."""
-        if name not in self._widened:
-            found = self.grads[name] if name in self.grads else self.values[name]
-            self._widened[name] = found.to(_WIDE)
-        return self._widened[name]
-
-    def _given(self, name: str, rule: Rule) -> Tensor:
-        """A value or gradient as a rule takes it."""
-        if self.narrow and rule.narrow:
-            return self.grads[name] if name in self.grads else self.values[name]
-        return self._wide(name)
+        return self._raw(name).to(_WIDE)
 
     def _has(self, name: str) -> bool:
         """Whether the error is known: the input is given, what is substituted is exact, the rest is computed."""
-        return name in ("x", *self.claimed) or name in self.known
+        return name == "x" or name in self.claimed or name in self.known
 
     def _error(self, name: str, like: Tensor) -> Tensor:
         """The error that a quantity carries into the next step: none if it was substituted."""
@@ -159,69 +136,104 @@ class _Walk:
         e = self.known[name]
         return e if e.dtype == like.dtype else nothing(like) if not carries(e) else _in_dtype(e, like.dtype)
 
-    def _keep(self, name: str, bound: Bound) -> None:
-        self.bounds[name] = bound
-        self.known[name] = bound.e
+    def _operands(self, step: PlanStep, *, narrow: bool) -> Operands:
+        own = self._raw if narrow else self._wide
+        inputs = tuple(map(own, step.inputs))
+        errors = tuple(self._error(i, like) for i, like in zip(step.inputs, inputs, strict=True))
+        params = {local: own(name) for local, name in step.params.items()}
+        return Operands(step.module, inputs, errors, params, own(step.name), self.precision)
+
+    def _may_be_narrow(self, step: PlanStep, rule: Rule) -> bool:
+        """Whether float32 will do: where nothing branches, on a machine that is not told to multiply with less."""
+        if not rule.narrow or self.plan.branches or torch.get_float32_matmul_precision() != "highest":
+            return False
+        used = (*step.inputs, step.name, *step.params.values())
+        return all(t.dtype == torch.float32 for t in map(self._raw, used) if t.is_floating_point())
 
     # ------------------------------------------------------------------ walk
 
-    def _forward(self) -> None:
-        for step in self.plan.steps:
-            rule = rule_for(step.module)
-            if rule is None or not all(map(self._has, step.inputs)):
-                continue
-            inputs = tuple(self._given(i, rule) for i in step.inputs)
-            errors = tuple(self._error(i, own) for i, own in zip(step.inputs, inputs, strict=True))
-            params = {local: self._given(name, rule) for local, name in step.params.items()}
-            s = Operands(step.module, inputs, errors, params, self._given(step.name, rule), self.precision)
-            self.operands[step.name] = s
-            self._keep(step.name, rule.forward(s))
+    def forward(self, step: PlanStep) -> dict[str, Bound]:
+        """The bound of a step's output; nothing where there is no rule for it."""
+        rule = rule_for(step.module)
+        if rule is None or not all(map(self._has, step.inputs)):
+            return {}
+        bound = None
+        if self._may_be_narrow(step, rule):
+            bound = rule.forward(self._operands(step, narrow=True))
+        if bound is None or not finite(bound.e):
+            bound = rule.forward(self._operands(step, narrow=False))
+        self.known[step.name] = bound.e
+        return {step.name: bound}
 
-    def _loss(self) -> None:
+    def loss(self) -> dict[str, Bound]:
+        """The bounds of the loss, and of the gradient of what it reads if nothing else does."""
         plan = self.plan
         rule = loss_rule(plan.loss)
         if rule is None or not self._has(plan.output):
-            return
+            return {}
         prediction = self._wide(plan.output)
         one = torch.ones_like(self._wide(plan.loss_name))
         e = self._error(plan.output, prediction)
         s = LossOperands(plan.loss, prediction, e, self.target, self.precision, one, torch.zeros_like(one))
-        self.bounds[plan.loss_name] = rule.forward(s)
-        if len(plan.consumers(plan.output)) > 1:
-            return  # its gradient is a sum, of which the loss is only one part
-        self._keep(plan.output + GRAD, rule.backward(s))
+        found = {plan.loss_name: rule.forward(s)}
+        if len(plan.consumers(plan.output)) <= 1:  # else its gradient is a sum, of which the loss is only one part
+            found[plan.output + GRAD] = rule.backward(s)
+            self.known[plan.output + GRAD] = found[plan.output + GRAD].e
+        return found
 
-    def _backward(self) -> None:
-        plan = self.plan
-        contributions: dict[str, list[tuple[Bound, PlanStep, int]]] = {}
-        for step in reversed(plan.steps):
-            name = step.name + GRAD
-            s, rule = self.operands.get(step.name), rule_for(step.module)
-            if step.name in contributions:
-                combined = self._combined(contributions[step.name], step.name)
+    def backward(self, step: PlanStep) -> dict[str, Bound]:
+        """The bounds of the gradients that are complete after a step's backward pass."""
+        bounds = self._through(step)
+        for name in self.plan.completed_by.get(step.name, ()):
+            if name in self._parts:
+                combined = self._combined(self._parts.pop(name), name)
                 if combined is not None:
-                    self._keep(name, combined)
-            if s is None or rule is None or name not in self.grads or not self._has(name):
-                continue
-            g = self._given(name, rule)
-            result = rule.backward(s, g, self._error(name, g))
-            for local, bound in result.params.items():
-                if step.params[local] not in plan.shared:
-                    self.bounds[step.params[local] + GRAD] = bound
-            for i, (read, bound) in enumerate(zip(step.inputs, result.inputs, strict=True)):
-                contributions.setdefault(read, []).append((bound, step, i))
-        if "x" in contributions:
-            combined = self._combined(contributions["x"], "x")
-            if combined is not None:
-                self.bounds["x" + GRAD] = combined
+                    bounds[name + GRAD] = combined
+                    self.known[name + GRAD] = combined.e
+        return bounds
 
-    def _combined(self, parts: list[tuple[Bound, PlanStep, int]], name: str) -> Bound | None:
+    def forget(self, step: PlanStep) -> None:
+        """Let go of the errors of a step's output and of its gradient, which nobody reads any more."""
+        self.known.pop(step.name, None)
+        self.known.pop(step.name + GRAD, None)
+
+    def _through(self, step: PlanStep) -> dict[str, Bound]:
+        """The bounds of the gradients of a step's parameters; those of its inputs are put aside."""
+        name, rule = step.name + GRAD, rule_for(step.module)
+        if rule is None or name not in self.grads or not self._has(name) or not all(map(self._has, step.inputs)):
+            return {}
+        result = None
+        if self._may_be_narrow(step, rule) and self._raw(name).dtype == torch.float32:
+            result = self._apply(rule, step, narrow=True)
+        if result is None or not all(finite(bound.e) for bound in (*result.inputs, *result.params.values())):
+            result = self._apply(rule, step, narrow=False)
+        for i, (read, bound) in enumerate(zip(step.inputs, result.inputs, strict=True)):
+            # a part of a sum is told from the others later on, when the walk has forgotten the numbers
+            of = (*step.inputs, *step.params.values(), name) if len(self.plan.consumers(read)) > 1 else ()
+            self._parts.setdefault(read, []).append(Part(bound, step, i, {n: self._raw(n) for n in of}))
+        return {
+            step.params[local] + GRAD: bound
+            for local, bound in result.params.items()
+            if step.params[local] not in self.plan.shared
+        }
+
+    def _apply(self, rule: Rule, step: PlanStep, *, narrow: bool) -> Backward:
+        g = self._raw(step.name + GRAD) if narrow else self._wide(step.name + GRAD)
+        return rule.backward(self._operands(step, narrow=narrow), g, self._error(step.name + GRAD, g))
+
+    def _combined(self, parts: list[Part], name: str) -> Bound | None:
         consumers = self.plan.consumers(name)
         if len(parts) < len(consumers):
             return None  # one of them has no rule
         if len(parts) == 1:
-            return parts[0][0]
-        return _combine(parts, self._wide, self.precision)
+            return parts[0].bound
+        return add_up(parts, self.precision)
+
+
+def finite(e: Tensor) -> bool:
+    """Whether all of an error is."""
+    # a sum is finite only if all of it is, and takes one look at each element and no memory
+    return not e.numel() or math.isfinite(float(e[(0,) * e.dim()] if constant(e) else e.sum()))
 
 
 def _in_dtype(e: Tensor, dtype: torch.dtype) -> Tensor:
@@ -230,47 +242,3 @@ def _in_dtype(e: Tensor, dtype: torch.dtype) -> Tensor:
         return e.to(dtype)
     tiny = torch.finfo(dtype).tiny
     return torch.where(e > 0, (e * (1 + torch.finfo(dtype).eps)).clamp(min=tiny), 0.0).to(dtype)
-
-
-def _combine(parts: list[tuple[Bound, PlanStep, int]], value: Callable[[str], Tensor], precision: Precision) -> Bound:
-    """The gradients of all consumers add up: so do their errors, and the sum rounds as well."""
-    size = sum((b.magnitude if b.magnitude is not None else b.e for b, _, _ in parts), torch.zeros_like(parts[0][0].e))
-    e = sum((b.e for b, _, _ in parts), torch.zeros_like(size))
-    own = [_contribution(step, i, value) for _, step, i in parts]
-    total = sum(own, torch.zeros_like(own[0]))
-    kinks: Kinks | None = None
-    alternatives: list[Alternative] = []
-    slack = 4 * precision.u * size
-    for (bound, _, _), mine in zip(parts, own, strict=True):
-        rest = total - mine
-        if bound.kinks is not None:
-            its = bound.kinks.made()
-            kinks = _with_rest(its, rest, slack) if kinks is None else _wider(kinks, its, mine, slack)
-        alternatives += [replace(a, value=a.value + rest, e=e + a.e + slack) for a in bound.alternatives]
-    rule = " + ".join(b.rule.removeprefix("certified: ") for b, _, _ in parts)
-    e = e + precision.gamma(len(parts) - 1) * size
-    return Bound(e, f"certified: {rule}", size, kinks, tuple(alternatives))
-
-
-def _with_rest(kinks: Kinks, rest: Tensor, slack: Tensor) -> Kinks:
-    """The kinks of one consumer, where ``rest`` comes from the others: what is left after it must be valid."""
-    valid = kinks.valid
-    whole = None if valid is None else lambda own, e: valid(own - rest, e + slack)
-    return replace(kinks, low=kinks.low + rest - slack, high=kinks.high + rest + slack, valid=whole)
-
-
-def _wider(kinks: Kinks, other: Kinks, mine: Tensor, slack: Tensor) -> Kinks:
-    """Kinks of several consumers: their ranges add up, and who took which share can't be told any more."""
-    low = kinks.low + torch.where(other.mask, other.low - mine, 0.0).clamp(max=0.0) - slack
-    high = kinks.high + torch.where(other.mask, other.high - mine, 0.0).clamp(min=0.0) + slack
-    return replace(kinks, mask=kinks.mask | other.mask, low=low, high=high, valid=None)
-
-
-def _contribution(step: PlanStep, i: int, value: Callable[[str], Tensor]) -> Tensor:
-    """What one consumer adds to the gradient of its i-th input, by torch, in float64."""
-    with torch.enable_grad():
-        inputs = [value(name).detach().clone().requires_grad_() for name in step.inputs]
-        state: dict[str, Any] = {local: value(name).clone() for local, name in step.params.items()}
-        y = functional_call(step.module, state, tuple(inputs))
-        (found,) = vjp(y, [inputs[i]], value(step.name + GRAD))
-    return found

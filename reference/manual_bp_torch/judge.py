@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -20,29 +19,21 @@ from manual_bp.network import INPUT, Network, Node
 from manual_bp.nn import Dropout, Optimizer
 from manual_bp.report import Check, Referee
 from manual_bp.trace import GRAD, NEW, Array, Quantity, Trace
+from manual_bp_torch import bounds
 from manual_bp_torch.bounds import INFLATION, Bound, Kinks, Precision, update_bound
-from manual_bp_torch.bounds._model import constant, nothing
+from manual_bp_torch.bounds._model import Later, constant, nothing
 from manual_bp_torch.build import TORCH_DTYPES, build, loss_for, optimizer_for
-from manual_bp_torch.certify import Plan, PlanStep, certify
-from manual_bp_torch.tapping import Pass, run_pass
-from manual_bp_torch.weights import load, to_torch
+from manual_bp_torch.certify import Plan, PlanStep
+from manual_bp_torch.side import Own, Replay, Setting, Side
+from manual_bp_torch.weights import load, same_bits, shared, to_torch
 
 _WIDE = torch.float64
 
+#: A gradient and its bound.
+_Known = tuple[Tensor, Bound | None]
+
 #: Elements of a trace up to which a second thread does not pay.
 LITTLE = 1 << 17
-
-
-@dataclass(frozen=True)
-class _Side:
-    """One pass of torch with its bounds."""
-
-    found: Pass
-    bounds: dict[str, Bound]
-
-    def of(self, name: str) -> Tensor | None:
-        """A value or gradient of the pass."""
-        return self.found.grads.get(name, self.found.values.get(name))
 
 
 class Judge:
@@ -70,6 +61,11 @@ class Judge:
         self._masked = tuple(node.name for node in network.nodes if isinstance(node.layer, Dropout))
         self._buffers = (*network.buffer_shapes(), *(f"{name}.mask" for name in self._masked))
         self._parameters = tuple(network.parameter_shapes())
+        # what has to run before a quantity is known
+        self._order = [("forward", node.name) for node in network.nodes]
+        self._order += [("loss", network.loss_name), *(("backward", node.name) for node in reversed(network.nodes))]
+        self._stages = {q.name: stage for q in network.quantities() if (stage := self._stage(q)) is not None}
+        self._computed = {stage: [n for n, own in self._stages.items() if own == stage] for stage in self._order}
         self.plan = Plan(
             tuple(
                 PlanStep(
@@ -84,6 +80,14 @@ class Judge:
             self._wide_loss,
             network.output,
         )
+        self._steps = {step.name: step for step in self.plan.steps}
+
+    def _stage(self, quantity: Quantity) -> tuple[str, str] | None:
+        if quantity.step == self.network.loss_name:
+            return "loss", quantity.step
+        if quantity.kind in ("gradient", "parameter_gradient"):
+            return "backward", quantity.step
+        return ("forward", quantity.step) if quantity.kind == "value" and quantity.name != INPUT else None
 
     @staticmethod
     def _stored(node: Node) -> tuple[str, ...]:
@@ -94,7 +98,7 @@ class Judge:
     # ------------------------------------------------------------------ passes
 
     def items(self, params: Mapping[str, Array], x: Array, y: Array, candidate: Trace) -> tuple[Item, ...]:
-        """What every quantity of the network should be, end to end and isolated.
+        """What every quantity of the network should be, end to end and isolated, in execution order.
 
         Parameters
         ----------
@@ -103,132 +107,101 @@ class Judge:
         candidate
             What the hand-written side reports; quantities that are absent or misshapen are not substituted.
         """
+        return tuple(self.each(params, x, y, candidate))
+
+    def each(self, params: Mapping[str, Array], x: Array, y: Array, candidate: Trace) -> Iterator[Item]:
+        """The same one by one: who looks at an item and lets go of it needs far less memory."""
+        setting = self._setting(params, x, y)
+        little = sum(a.size for a in candidate.values()) < LITTLE
+        with torch.no_grad(), _one_thread_if(little):
+            own, shapes = self._own(setting)
+            replay = Replay(setting, self._claims(candidate, shapes, params))
+        update = _Update(self.network.optimizer, setting, replay.claims) if self.network.optimizer else None
+        to_do, waiting = iter(self._order), set(self._stages)
+        for quantity in self.network.quantities():
+            with torch.no_grad(), _one_thread_if(little):
+                while quantity.name in waiting:
+                    stage = next(to_do)
+                    self._go(stage, own, replay)
+                    waiting.difference_update(self._computed[stage])
+                item = self._item(quantity, setting, own, replay, update)
+            yield item
+            del item  # or it would live until the next one is there
+
+    def _setting(self, params: Mapping[str, Array], x: Array, y: Array) -> Setting:
         for name in self._masked:  # a mask has its input's shape, which only the probe knows
             self.module.get_submodule(name).mask = to_torch(params[f"{name}.mask"])
         load(self.module, params)
-        inputs = {name: to_torch(a) for name, a in params.items()}
-        target = to_torch(y)
-        quantities = self.network.quantities()
-        with torch.no_grad(), _one_thread_for(candidate):
-            end = self._side(self.module, self.loss, inputs, to_torch(x), target, {})
-            claims = self._claims(candidate, end.found)
-            iso = self._side(self.module, self.loss, inputs, to_torch(x), target, claims)
-            given = {INPUT: to_torch(x), **inputs}
-            updates = {}
-            if self.network.optimizer is not None:
-                updates = self._updates(self.network.optimizer, inputs, end, iso, claims)
-            return tuple(self._item(q, given, end, iso, updates) for q in quantities)
+        given = {name: shared(a) for name, a in params.items()}
+        return Setting(
+            self.module,
+            self.loss,
+            self.plan,
+            self.precision,
+            {name: given[name] for name in self._parameters},
+            {name: given[name] for name in self._buffers},
+            shared(x),
+            shared(y),
+        )
 
-    def _claims(self, candidate: Trace, own: Pass) -> dict[str, Tensor]:
-        """What can be substituted: of the shape and dtype of torch's own."""
-        shapes = {name: tuple(t.shape) for name, t in own.values.items()}
-        shapes |= {name + GRAD: shape for name, shape in shapes.items() if name != self.network.loss_name}
+    def _own(self, setting: Setting) -> tuple[Own, Mapping[str, tuple[int, ...]]]:
+        """Torch's own pass, and the shapes of what can be claimed."""
+        own = Own(setting)
+        return own, own.shapes()
+
+    def _go(self, stage: tuple[str, str], own: Side, replay: Side) -> None:
+        """Take both sides through a stage."""
+        phase, name = stage
+        for side in (own, replay):
+            if phase == "loss":
+                side.over_the_loss()
+            elif phase == "forward":
+                side.forward(self._steps[name])
+            else:
+                side.backward(self._steps[name])
+                side.forget(self._steps[name])
+
+    def _claims(
+        self, candidate: Trace, shapes: Mapping[str, tuple[int, ...]], params: Mapping[str, Array]
+    ) -> dict[str, Tensor]:
+        """What can be substituted: of the shape and dtype of torch's own; weights, if they are others."""
         name_of_dtype = str(self.dtype).removeprefix("torch.")
         claims = {
             name: shared(array)
             for name, array in candidate.items()
-            if array.shape == shapes.get(name) and str(array.dtype) == name_of_dtype
+            if array.shape == shapes.get(name)
+            and str(array.dtype) == name_of_dtype
+            and not (name in params and same_bits(array, params[name]))
         }
         return without_improbable(claims, self.network.output, self.loss)
 
-    def _side(
-        self,
-        module: nn.Module,
-        loss: nn.Module,
-        inputs: Mapping[str, Tensor],
-        x: Tensor,
-        y: Tensor,
-        claims: Mapping[str, Tensor],
-    ) -> _Side:
-        found = self._run(module, loss, inputs, x, y, claims)
-        values = {**found.values, **{n: inputs[n] for n in self._buffers}}
-        used = {name: claims.get(name, t) for name, t in values.items()}
-        grads = {n: claims.get(n, t) for n, t in found.grads.items()}
-        bounds = certify(self.plan, used, grads, y, self.precision, claimed=claims.keys())
-        return _Side(found, bounds)
-
-    def _run(
-        self,
-        module: nn.Module,
-        loss: nn.Module,
-        inputs: Mapping[str, Tensor],
-        x: Tensor,
-        y: Tensor,
-        claims: Mapping[str, Tensor],
-    ) -> Pass:
-        return run_pass(
-            module,
-            loss,
-            {name: inputs[name] for name in self._parameters},
-            {name: inputs[name] for name in self._buffers},
-            x,
-            y,
-            names=tuple(node.name for node in self.network.nodes),
-            loss_name=self.network.loss_name,
-            claims=claims,
-        )
-
-    def _updates(
-        self,
-        optimizer: Optimizer,
-        inputs: Mapping[str, Tensor],
-        end: _Side,
-        iso: _Side,
-        claims: Mapping[str, Tensor],
-    ) -> dict[str, tuple[Expected, Expected]]:
-        """The optimiser's step, from the candidate's own gradients and from the reference's."""
-        answers: list[dict[str, Expected]] = []
-        for side, own in ((iso, claims), (end, {})):
-            old = {n: own.get(n, inputs[n]).clone().requires_grad_() for n in self._parameters}
-            for name, parameter in old.items():
-                parameter.grad = own.get(name + GRAD, side.found.grads[name + GRAD]).clone()
-            before = {name: p.detach().to(_WIDE) for name, p in old.items()}
-            stepper = optimizer_for(optimizer, list(old.values()))
-            stepper.step()
-            found = {}
-            for name, parameter in old.items():
-                g = parameter.grad
-                assert g is not None
-                carried = side.bounds.get(name + GRAD)
-                zero = torch.zeros_like(before[name])
-                e_g = zero if name + GRAD in own or carried is None else carried.e.to(_WIDE)
-                new = parameter.detach()
-                bound = update_bound(stepper, new.to(_WIDE), before[name], g.to(_WIDE), e_g, self.precision)
-                found[name] = expected_of(new, bound)
-            answers.append(found)
-        return {name + NEW: (answers[0][name], answers[1][name]) for name in self._parameters}
-
     # ------------------------------------------------------------------ items
 
-    def _item(
-        self,
-        quantity: Quantity,
-        given: Mapping[str, Tensor],
-        end: _Side,
-        iso: _Side,
-        updates: Mapping[str, tuple[Expected, Expected]],
-    ) -> Item:
+    def _item(self, quantity: Quantity, setting: Setting, own: Side, replay: Side, update: _Update | None) -> Item:
         name = quantity.name
-        if name in updates:
-            isolated, end_to_end = updates[name]
+        if update is not None and quantity.kind == "update":
+            isolated, end_to_end = update.of(name.removesuffix(NEW))
             return Item(quantity=quantity, isolated=isolated, end_to_end=end_to_end)
-        if name in given:
-            same = Bound(nothing(given[name]), "identical: both sides are given the same bits")
-            answer = expected_of(given[name], same)
+        given = setting.given(name)
+        if given is not None:
+            same = Bound(nothing(given), "identical: both sides are given the same bits")
+            answer = expected_of(given, same)
             return Item(quantity=quantity, isolated=answer, end_to_end=answer)
-        found_iso, found_end = iso.of(name), end.of(name)
+        (found_iso, iso), (found_end, end) = replay.take(name), own.take(name)
         if found_iso is None or found_end is None:
             # nothing depends on it: its gradient is zero
-            like = given.get(name.removesuffix(GRAD), torch.zeros(()))
+            like = setting.given(name.removesuffix(GRAD))
+            like = torch.zeros(()) if like is None else like
             answer = expected_of(torch.zeros_like(like), Bound(nothing(like), "exact: the loss does not depend on it"))
             return Item(quantity=quantity, isolated=answer, end_to_end=answer)
-        bound_iso, bound_end = iso.bounds.get(name), end.bounds.get(name)
+        if update is not None and quantity.kind == "parameter_gradient":
+            update.add(name.removesuffix(GRAD), (found_iso, iso), (found_end, end))
         return Item(
             quantity=quantity,
-            isolated=expected_of(found_iso, bound_iso) if bound_iso else None,
-            end_to_end=expected_of(found_end, bound_end) if bound_end else None,
-            alternatives=alternatives_of(bound_iso),
-            kinks=kink_set_of(bound_iso.kinks, bound_iso) if bound_iso and bound_iso.kinks else None,
+            isolated=expected_of(found_iso, iso) if iso else None,
+            end_to_end=expected_of(found_end, end) if end else None,
+            alternatives=alternatives_of(iso),
+            kinks=kink_set_of(iso.kinks, iso) if iso and iso.kinks else None,
         )
 
     # ------------------------------------------------------------------ referee
@@ -243,23 +216,62 @@ class Judge:
         suspects = [c.name for c in checks if c.status in ("wrong", "nonfinite") and not c.name.endswith(NEW)]
         if self.dtype == _WIDE or not suspects:
             return {}
-        inputs = {name: to_torch(a) for name, a in params.items()}
-        wide = {name: t.to(_WIDE) if t.is_floating_point() else t for name, t in inputs.items()}
-        target, data = to_torch(y), to_torch(x)
-        wide_y = target.to(_WIDE) if target.is_floating_point() else target
-        with torch.no_grad():
-            claims = self._claims(candidate, self._run(self.module, self.loss, inputs, data, target, {}))
-            iso = self._side(self.module, self.loss, inputs, data, target, claims)
-            wide_claims = {n: t.to(_WIDE) for n, t in claims.items()}
-            truth = self._run(self._wide, self._wide_loss, wide, data.to(_WIDE), wide_y, wide_claims)
+        setting = self._setting(params, x, y)
+        wide = setting.widened(self._wide, self._wide_loss)
         verdicts = {}
-        for name in suspects:
-            exact = {**truth.values, **truth.grads}.get(name)
-            own = iso.of(name)
-            if exact is None or own is None or name not in claims or name not in iso.bounds:
-                continue
-            verdicts[name] = verdict_of(claims[name], own, exact, iso.bounds[name].e)
+        with torch.no_grad():
+            claims = self._claims(candidate, self._own(setting)[1], params)
+            replay = Replay(setting, claims)
+            truth = Replay(wide, {**wide.params, **{name: t.to(_WIDE) for name, t in claims.items()}})
+            for stage in self._order:
+                self._go(stage, truth, replay)
+                for name in self._computed[stage]:
+                    (found, bound), (exact, _) = replay.take(name), truth.take(name)
+                    if name in suspects and name in claims and found is not None and exact is not None and bound:
+                        verdicts[name] = verdict_of(claims[name], found, exact, bound.e)
         return verdicts
+
+
+class _Update:
+    """The optimiser's step, from the candidate's own gradients and from the reference's.
+
+    Gradients are added as they become known; the step is made once somebody asks for its result.
+    """
+
+    def __init__(self, optimizer: Optimizer, setting: Setting, claims: Mapping[str, Tensor]) -> None:
+        self._optimizer, self._setting, self._claims = optimizer, setting, claims
+        self._grads: tuple[dict[str, _Known], dict[str, _Known]] = ({}, {})
+        self._made = cache(self._make)
+
+    def add(self, name: str, isolated: _Known, end_to_end: _Known) -> None:
+        """The gradient of a parameter, and its bound."""
+        self._grads[0][name], self._grads[1][name] = isolated, end_to_end
+
+    def of(self, name: str) -> tuple[Expected, Expected]:
+        """What becomes of a parameter, isolated and end to end."""
+        isolated, end_to_end = self._made()
+        return isolated[name], end_to_end[name]
+
+    def _make(self) -> tuple[dict[str, Expected], ...]:
+        return tuple(self._step(g, own) for g, own in zip(self._grads, (self._claims, {}), strict=True))
+
+    def _step(self, grads: Mapping[str, _Known], own: Mapping[str, Tensor]) -> dict[str, Expected]:
+        old = {n: own.get(n, p).clone().requires_grad_() for n, p in self._setting.params.items()}
+        for name, parameter in old.items():
+            parameter.grad = own.get(name + GRAD, grads[name][0]).clone()
+        before = {name: p.detach().to(_WIDE) for name, p in old.items()}
+        stepper = optimizer_for(self._optimizer, list(old.values()))
+        stepper.step()
+        found = {}
+        for name, parameter in old.items():
+            g, carried = parameter.grad, grads[name][1]
+            assert g is not None
+            zero = torch.zeros_like(before[name])
+            e_g = zero if name + GRAD in own or carried is None else carried.e.to(_WIDE)
+            new = parameter.detach()
+            bound = update_bound(stepper, new.to(_WIDE), before[name], g.to(_WIDE), e_g, self._setting.precision)
+            found[name] = expected_of(new, bound)
+        return found
 
 
 def without_improbable(claims: dict[str, Tensor], output: str | None, loss: object) -> dict[str, Tensor]:
@@ -284,11 +296,6 @@ def verdict_of(candidate: Tensor, reference: Tensor, truth: Tensor, e: Tensor) -
     return Referee(precision="float64", candidate=c, reference=r, fault=fault)  # type: ignore[arg-type]  # one of the four words
 
 
-def shared(array: Array) -> Tensor:
-    """A tensor with the bits of an array, in the array's own memory if that can be; not to be written into."""
-    return torch.from_numpy(array) if array.flags.c_contiguous and array.flags.writeable else to_torch(array)
-
-
 def _twice(e: Tensor, *, instead_of_nan: float = float("inf")) -> Array:
     """Two correct sides are each within e of the exact result."""
     allowed = (2 * INFLATION) * (e[(0,) * e.dim()] if constant(e) else e)
@@ -310,14 +317,15 @@ def _array(value: Tensor) -> Array:
     return out
 
 
-def alternatives_of(bound: Bound | None) -> tuple[Alternative, ...]:
-    """The other right answers that a rule names."""
-    if bound is None:
-        return ()
-    return tuple(
-        Alternative(value=_array(a.value), allowed=_twice(a.e, instead_of_nan=0.0), reason=a.reason, kink=a.kink)
-        for a in bound.alternatives
-    )
+def alternatives_of(bound: Bound | None) -> Sequence[Alternative]:
+    """The other right answers that a rule names, made when somebody looks at them."""
+    if bound is None or isinstance(bound.alternatives, tuple):
+        return tuple(map(_alternative, bound.alternatives if bound else ()))
+    return Later(lambda: map(_alternative, bound.alternatives))
+
+
+def _alternative(a: bounds.Alternative) -> Alternative:
+    return Alternative(value=_array(a.value), allowed=_twice(a.e, instead_of_nan=0.0), reason=a.reason, kink=a.kink)
 
 
 class _LaterKinks(KinkSet):
@@ -345,15 +353,16 @@ def kink_set_of(kinks: Kinks, bound: Bound) -> KinkSet:
     return _LaterKinks(kinks.made, kinks.convention, bound.e)
 
 
-@contextmanager
-def _one_thread_for(trace: Trace) -> Iterator[None]:
+class _one_thread_if:  # noqa: N801  # a context manager, and named as such
     """A little network in one thread: to wake the others, and wait for them, takes longer than the work."""
-    threads = torch.get_num_threads()
-    little = threads > 1 and sum(a.size for a in trace.values()) < LITTLE
-    if little:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if little:
-            torch.set_num_threads(threads)
+
+    def __init__(self, little: bool) -> None:
+        self._threads = torch.get_num_threads() if little else 1
+
+    def __enter__(self) -> None:
+        if self._threads > 1:
+            torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        if self._threads > 1:
+            torch.set_num_threads(self._threads)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from manual_bp.errors import ManualBPError
-from manual_bp.trace import Array, bit_identical
+from manual_bp.trace import Array
 
 
 def to_torch(array: Array) -> Tensor:
@@ -22,6 +22,21 @@ def to_numpy(tensor: Tensor) -> Array:
     """A contiguous array of its own memory with the bits of a tensor, wherever the tensor is."""
     out: Array = np.array(tensor.detach().cpu().resolve_conj().resolve_neg().numpy(), order="C", copy=True)
     return out
+
+
+def shared(array: Array) -> Tensor:
+    """A tensor with the bits of an array, in the array's own memory if that can be; not to be written into."""
+    return torch.from_numpy(array) if array.flags.c_contiguous and array.flags.writeable else to_torch(array)
+
+
+def same_bits(a: Array, b: Array) -> bool:
+    """Whether two arrays have the same shape, dtype and bits, without a copy of either where they are contiguous."""
+    if a is b:
+        return True
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    a, b = (np.ascontiguousarray(side).reshape(-1).view(np.uint8) for side in (a, b))
+    return np.array_equal(a, b)
 
 
 def load(module: nn.Module, params: Mapping[str, Array]) -> None:
@@ -51,7 +66,7 @@ def load(module: nn.Module, params: Mapping[str, Array]) -> None:
                 f"weight {name!r} is {array.dtype}, the reference's is {str(expected.dtype).removeprefix('torch.')}",
                 hint="convert it, or choose the other --dtype",
             )
-    module.load_state_dict({name: to_torch(a) for name, a in params.items()}, strict=not optional)
+    module.load_state_dict({name: shared(a) for name, a in params.items()}, strict=not optional)
     check_identical(module, params)
 
 
@@ -59,7 +74,8 @@ def check_identical(module: nn.Module, params: Mapping[str, Array]) -> None:
     """Both sides hold the same bits, or it is an error."""
     own: Mapping[str, Any] = module.state_dict()
     for name, array in params.items():
-        if not bit_identical(to_numpy(own[name]), array):
+        tensor = own[name].detach()
+        if not same_bits(tensor.numpy() if tensor.device.type == "cpu" else to_numpy(tensor), array):
             raise ManualBPError(f"weight {name!r} differs between both sides after loading")
 
 

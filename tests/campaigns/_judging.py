@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from manual_bp import compare as comparing
 from manual_bp import probes as probe_sets
@@ -19,7 +19,10 @@ from manual_bp.probes import Probe
 from manual_bp.report import Check, Comparison, Referee
 from manual_bp.runner import judge_run
 from manual_bp.trace import Array, Run, Trace, bit_identical
+from manual_bp_torch.bounds import Bound
+from manual_bp_torch.certify import PlanStep
 from manual_bp_torch.judge import Judge
+from manual_bp_torch.side import Setting, Side
 
 from ._networks import network_of
 
@@ -28,22 +31,43 @@ BLAMED = frozenset({"wrong", "nonfinite", "mismatch", "missing"})
 SEVERITY = ("pass", "kink", "inherited", "extra", "missing", "mismatch", "nonfinite", "wrong")
 
 
+class _Remembered:
+    """A side that goes through each stage once, and gives its answers as often as they are asked for."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._done: set[tuple[str, str]] = set()
+        self._answers: dict[str, tuple[Tensor | None, Bound | None]] = {}
+
+    def _once(self, phase: str, name: str, run: Callable[[], None]) -> None:
+        if (phase, name) not in self._done:
+            self._done.add((phase, name))
+            run()
+            self._answers |= {n: self._side.take(n) for n in {**self._side.found, **self._side.bounds}}
+
+    def forward(self, step: PlanStep) -> None:
+        self._once("forward", step.name, lambda: self._side.forward(step))
+
+    def over_the_loss(self) -> None:
+        self._once("loss", "", self._side.over_the_loss)
+
+    def backward(self, step: PlanStep) -> None:
+        self._once("backward", step.name, lambda: self._side.backward(step))
+
+    def forget(self, step: PlanStep) -> None:
+        self._once("forget", step.name, lambda: self._side.forget(step))
+
+    def take(self, name: str) -> tuple[Tensor | None, Bound | None]:
+        return self._answers.get(name, (None, None))
+
+
 class SwiftJudge(Judge):
     """A judge that remembers the reference's own pass of each probe, which no candidate changes."""
 
-    def _side(
-        self,
-        module: nn.Module,
-        loss: nn.Module,
-        inputs: Mapping[str, Tensor],
-        x: Tensor,
-        y: Tensor,
-        claims: Mapping[str, Tensor],
-    ) -> Any:
-        if claims:
-            return super()._side(module, loss, inputs, x, y, claims)
+    def _own(self, setting: Setting) -> tuple[Any, Mapping[str, tuple[int, ...]]]:
         if self._key not in self._remembered:
-            self._remembered[self._key] = super()._side(module, loss, inputs, x, y, claims)
+            own, shapes = super()._own(setting)
+            self._remembered[self._key] = _Remembered(own), shapes
         return self._remembered[self._key]
 
     def __init__(self, network: Network, dtype: str) -> None:
@@ -55,10 +79,10 @@ class SwiftJudge(Judge):
         """Nobody: torch stays within its bounds on these networks, as the right ones show, which are judged with it."""
         return {}
 
-    def items(self, params: Mapping[str, Array], x: Array, y: Array, candidate: Trace) -> tuple[Item, ...]:
+    def each(self, params: Mapping[str, Array], x: Array, y: Array, candidate: Trace) -> Iterator[Item]:
         """As the judge's own; a probe's arrays must live as long as the judge, for they are what it is known by."""
         self._key = id(x)
-        return super().items(params, x, y, candidate)
+        yield from super().each(params, x, y, candidate)
 
     def checks(self, probe: Probe, run: Run, *, strict_kinks: bool = False) -> tuple[Check, ...]:
         """Every check."""

@@ -6,12 +6,26 @@ the value and, where a common formula cancels, in absolute terms.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import hardshrink
 
 from manual_bp_torch.bounds._curves import Curve, sigmoid_error, sigmoid_slope
-from manual_bp_torch.bounds._model import Alternative, Backward, Bound, Kinks, Operands, Rule, carries, nothing, some
+from manual_bp_torch.bounds._model import (
+    Alternative,
+    Backward,
+    Bound,
+    Kinks,
+    Later,
+    LaterKinks,
+    Operands,
+    Rule,
+    carries,
+    nothing,
+    some,
+)
 
 
 class Elementwise(Rule):
@@ -33,14 +47,17 @@ class Elementwise(Rule):
         slope = c.derivative(s.module, z).abs()
         e_slope = torch.clamp(c.curvature * e_z, max=2 * c.lipschitz) + p.u * c.derivative_error(s.module, z)
         e = e_g * (slope + 2 * e_slope) + top * (e_slope + 2 * p.u * slope) + p.eta
-        alternatives: tuple[Alternative, ...] = ()
-        if c.from_output is not None:
-            own = c.from_output(s.module, s.output)
-            # a - a² and 1 - a² round a² as well
-            rounding = 4 * own.abs() + 2 * s.output.clamp(-1e150, 1e150) ** 2
-            e_own = e_g * own.abs() + p.u * top * rounding + p.eta
-            alternatives = (Alternative(g * own, e_own, f"{c.name}' written in terms of the reported output"),)
-        return Backward((Bound(e, f"certified: {c.name} dx", top * (slope + 2 * e_slope), alternatives=alternatives),))
+
+        def alternatives() -> Iterator[Alternative]:
+            if c.from_output is not None:
+                own = c.from_output(s.module, s.output)
+                # a - a² and 1 - a² round a² as well
+                rounding = 4 * own.abs() + 2 * s.output.clamp(-1e150, 1e150) ** 2
+                e_own = e_g * own.abs() + p.u * top * rounding + p.eta
+                yield Alternative(g * own, e_own, f"{c.name}' written in terms of the reported output")
+
+        magnitude = top * (slope + 2 * e_slope)
+        return Backward((Bound(e, f"certified: {c.name} dx", magnitude, alternatives=Later(alternatives)),))
 
 
 class Softplus(Rule):
@@ -118,20 +135,22 @@ class Rectifier(Rule):
                 swing = top * abs(1 - slope) + max(1.0, abs(slope)) * e_g + rounding
                 e = torch.where(unsure, swing, e)
         e = e * s.guard(1) if s.narrow and carries(e) else e
-        kinks = None
-        if torch.count_nonzero(z) < z.numel():
-            at_zero = z == 0
+        convention = f"torch's derivative of {type(s.module).__name__} at 0 is {slope:g}"
+
+        def kinks() -> Kinks:
             ends = torch.stack([g, slope * g])
-            convention = f"torch's derivative of {type(s.module).__name__} at 0 is {slope:g}"
-            kinks = Kinks(at_zero, ends.amin(0), ends.amax(0), convention)
-        alternatives: tuple[Alternative, ...] = ()
-        if slope >= 0:  # else the output's sign does not tell the input's
+            return Kinks(z == 0, ends.amin(0), ends.amax(0), convention)
+
+        def alternatives() -> Iterator[Alternative]:
+            if slope < 0:  # then the output's sign does not tell the input's
+                return
             own = torch.where(s.output > 0, g, slope * g) if slope else _where_positive(s.output, g)
-            why = "the mask taken from the reported output"
             e_own = (max(1.0, slope) * e_g + rounding) * s.guard(1) if slope or carries(e_g) else nothing(g)
-            alternatives = (Alternative(own, e_own, why),)
-        magnitude = max(1.0, abs(slope)) * top if abs(slope) > 1 else top
-        return Backward((Bound(e, f"certified: {name} dx", magnitude, kinks, alternatives),))
+            yield Alternative(own, e_own, "the mask taken from the reported output")
+
+        magnitude = None if s.narrow else max(1.0, abs(slope)) * top
+        bound = Bound(e, f"certified: {name} dx", magnitude, LaterKinks(kinks, convention), Later(alternatives))
+        return Backward((bound,))
 
 
 def _where_positive(z: Tensor, a: Tensor) -> Tensor:

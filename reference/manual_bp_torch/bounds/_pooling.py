@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from manual_bp_torch.bounds._linear import as_tuple
-from manual_bp_torch.bounds._model import Backward, Bound, Kinks, LaterKinks, Operands, Rule, carries, nothing, some
+from manual_bp_torch.bounds._model import Backward, Bound, Kinks, LaterKinks, Operands, Rule, carries, nothing
 
 _WIDE = torch.float64
 
@@ -31,28 +31,29 @@ class MaxPool(Rule):
         label = type(s.module).__name__.lower()
         if s.isolated:
             return Bound(nothing(s.output), f"certified: {label}, exact")
-        return Bound(s.module(s.errors[0]), f"certified: {label}")
+        return Bound(_Windows(s.module, s.inputs[0], s.output).largest(s.errors[0]), f"certified: {label}")
 
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
         x, e_x = s.inputs[0], s.errors[0]
         label = type(s.module).__name__.lower()
         windows = _Windows(s.module, x, s.output)
+        kinks = LaterKinks(lambda: _kinks(s, g.to(_WIDE)), CONVENTION) if s.isolated else None
+        overlap, sums = windows.overlap, not s.narrow or windows.overlap > 1
+        if s.isolated and not carries(e_g) and not sums:
+            return Backward((Bound(nothing(x), f"certified: {label} dx, n = {overlap}", None, kinks),))
         own = windows.of(x, -math.inf)  # (kernel, planes, windows)
         top = (g.abs() + 2 * e_g if carries(e_g) else g.abs()).reshape(own.shape[1:])
         e_top = e_g.reshape(own.shape[1:])
-        kinks = carried = None
+        carried = None
         if s.isolated:
             several = (own == own.amax(0)) & windows.valid
-            if some(several.view(torch.uint8).sum(0) > 1):
-                kinks = LaterKinks(lambda: _kinks(s, g.to(_WIDE)), CONVENTION)
             carried = several * e_top if carries(e_g) else None
         else:
             slack = windows.of(e_x, 0.0)
             several = (own + 2 * slack >= (own - 2 * slack).amax(0)) & windows.valid
             contested = several.view(torch.uint8).sum(0) > 1
             carried = torch.where(contested & (slack.amax(0) > 0), top, e_top) * several
-        overlap = windows.overlap
-        size = None if s.narrow and overlap == 1 else windows.add_up(several * top)
+        size = windows.add_up(several * top) if sums else None
         e = nothing(x) if carried is None else windows.add_up(carried)
         if overlap > 1 and size is not None:
             e = e + s.precision.gamma(overlap - 1) * size
@@ -67,6 +68,7 @@ class _Windows:
     """
 
     def __init__(self, module: nn.Module, x: Tensor, output: Tensor) -> None:
+        self.module = module
         dims = int(type(module).__name__[-2])
         names = ("kernel_size", "stride", "padding", "dilation")
         kernel, stride, padding, dilation = (as_tuple(getattr(module, name), dims) for name in names)
@@ -92,6 +94,16 @@ class _Windows:
         if self.tiles:
             return torch.stack([a[part].reshape(self.flat[:2]) for part in self.slices])
         return _gather(a, self.index, self.valid[:, 0].T, self.output, outside).movedim(-1, 0)
+
+    def largest(self, a: Tensor) -> Tensor:
+        """The largest element of each window, of numbers that are not negative."""
+        if not self.tiles:
+            found: Tensor = self.module(a)
+            return found
+        out = a[self.slices[0]].clone(memory_format=torch.contiguous_format)
+        for part in self.slices[1:]:
+            torch.maximum(out, a[part], out=out)
+        return out
 
     def add_up(self, a: Tensor) -> Tensor:
         """For every element of the input, the sum of what the windows that read it hold for it."""
