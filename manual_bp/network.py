@@ -7,15 +7,15 @@ the torch.nn one in ``manual_bp_torch.build``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from manual_bp.errors import ManualBPError
-from manual_bp.nn._layer import Array, Layer, Loss, Optimizer
+from manual_bp.nn._layer import Array, Gradients, Layer, Loss, Optimizer
 from manual_bp.trace import GRAD, NEW, Equation, Failure, Mutation, Quantity, Run, Trace, bit_identical
 
 INPUT = "x"
@@ -141,10 +141,8 @@ class Network:
         for node in reversed(self.nodes):
             for parameter in node.layer.parameter_shapes():
                 yield make(f"{node.name}.{parameter}{GRAD}", "parameter_gradient", node.name)
-            for name in dict.fromkeys(node.inputs):
-                # a gradient is complete once its first consumer in forward order has run backward
-                if self.consumers(name)[0] == node.name:
-                    yield make(name + GRAD, "gradient", node.name)
+            for name in self._completes(node):
+                yield make(name + GRAD, "gradient", node.name)
         if self.optimizer is not None:
             for parameter in self.parameter_shapes():
                 yield make(parameter + NEW, "update", "update")
@@ -185,45 +183,49 @@ class Network:
         return Run(trace, tuple(watch.mutations))
 
     def _pass(self, trace: Trace, params: Mapping[str, Array], x: Array, y: Array, guard: _Guard) -> None:
-        """Fill ``trace`` in execution order."""
+        """Fill ``trace`` in execution order; whatever goes wrong, wrong results included, is the step's failure."""
+        step, phase, caches = INPUT, "forward", []
         trace[INPUT] = x
-        caches: dict[str, Any] = {}
-        for node in self.nodes:
-            own = self._local(node, params)
-            trace.update({f"{node.name}.{p}": a for p, a in own.items()})
-            with _blaming(node.name, "forward"):
-                given, inputs = own | self._masks(node, params), [trace[name] for name in node.inputs]
-                trace[node.name], caches[node.name] = guard.call(
-                    node.name, "forward", node.layer.forward, given, *inputs
-                )
-        with _blaming(self.loss_name, "forward"):
-            trace[self.loss_name], cache = guard.call(
-                self.loss_name, "forward", lambda _, p, t: self.loss.forward(p, t), {}, trace[self.output], y
-            )
-        with _blaming(self.loss_name, "backward"):
-            gradient = guard.call(self.loss_name, "backward", lambda _: self.loss.backward(cache), {})
-            grads: Trace = {self.output: np.asarray(gradient)}
-            trace[self.output + GRAD] = grads[self.output]
-        for node in reversed(self.nodes):
-            with _blaming(node.name, "backward"):
-                self._step_back(node, caches[node.name], trace, grads, guard)
-        if self.optimizer is not None:
-            with _blaming("update", "forward"):
-                self._update(self.optimizer, trace, params)
+        try:
+            with np.errstate(all="ignore"):  # what overflows shows in the numbers
+                for act in self._acts:
+                    step, given = act.name, self._given(act, params)
+                    trace.update(zip(act.parameters.values(), given.values(), strict=True))
+                    if act.mask in params:  # a dropout step's: of its input's shape, so no buffer of the description
+                        given["mask"] = params[act.mask]
+                    inputs = [trace[name] for name in act.inputs]
+                    trace[step], cache = guard.call(step, phase, act.layer.forward, given, *inputs)
+                    caches.append(cache)
+                step, output = self.loss_name, self.output
+                trace[step], cache = guard.call(step, phase, self.loss.forward, None, trace[output], y)
 
-    def _step_back(self, node: Node, cache: Any, trace: Trace, grads: Trace, guard: _Guard) -> None:
-        """One step's backward pass, and what it adds to the gradients of what it read."""
-        result = guard.call(
-            node.name, "backward", lambda _, upstream: node.layer.backward(cache, upstream), {}, grads[node.name]
-        )
+                phase = "backward"
+                upstream = guard.call(step, phase, partial(self.loss.backward, cache), None)
+                grads: Trace = {output: np.asarray(upstream)}
+                trace[output + GRAD] = grads[output]
+                for act in reversed(self._acts):
+                    step, cache = act.name, caches.pop()
+                    result = guard.call(step, phase, partial(act.layer.backward, cache), None, grads[step])
+                    self._collect(act, result, trace, grads)
+
+                step, phase = "update", "forward"
+                if self.optimizer is not None:
+                    self._update(self.optimizer, trace, params)
+        except ManualBPError:
+            raise
+        except Exception as error:
+            raise _StepError(Failure(step, phase, f"{type(error).__name__}: {error}")) from error
+
+    @staticmethod
+    def _collect(act: _Act, result: Gradients, trace: Trace, grads: Trace) -> None:
+        """What one step's backward pass adds to the trace, and to the gradients of what the step read."""
         for parameter, gradient in result.params.items():
-            trace[f"{node.name}.{parameter}{GRAD}"] = np.asarray(gradient)
-        for name, gradient in zip(node.inputs, result.inputs, strict=True):
+            trace[f"{act.name}.{parameter}{GRAD}"] = np.asarray(gradient)
+        for name, gradient in zip(act.inputs, result.inputs, strict=True):
             # multivariate chain rule: the gradients of all consumers add up
             grads[name] = np.asarray(grads[name] + gradient if name in grads else gradient)
-        for name in node.inputs:
-            if self.consumers(name)[0] == node.name:
-                trace[name + GRAD] = grads[name]
+        for name in act.completes:
+            trace[name + GRAD] = grads[name]
 
     def _update(self, optimizer: Optimizer, trace: Trace, params: Mapping[str, Array]) -> None:
         trained = {name: params[name] for name in self.parameter_shapes()}
@@ -231,21 +233,45 @@ class Network:
         updated, _ = optimizer.step(trained, found, optimizer.initial_state(trained))
         trace.update({name + NEW: array for name, array in updated.items()})
 
-    @staticmethod
-    def _masks(node: Node, params: Mapping[str, Array]) -> dict[str, Array]:
-        """A dropout step's given mask: of its input's shape, so no parameter or buffer of the description."""
-        mask = params.get(f"{node.name}.mask")
-        return {} if mask is None else {"mask": mask}
-
-    def _local(self, node: Node, params: Mapping[str, Array]) -> dict[str, Array]:
-        names = (*node.layer.parameter_shapes(), *node.layer.buffer_shapes())
+    def _given(self, act: _Act, params: Mapping[str, Array]) -> dict[str, Array]:
+        """The parameters and buffers of one step, by the layer's own names."""
         try:
-            return {name: params[f"{node.name}.{name}"] for name in names}
+            return {name: params[full] for name, full in act.parameters.items()}
         except KeyError as error:
             raise ManualBPError(
                 f"network {self.name!r} has no value for parameter {error.args[0]!r}",
                 hint=f"give all of: {', '.join({**self.parameter_shapes(), **self.buffer_shapes()})}",
             ) from None
+
+    @cached_property
+    def _acts(self) -> tuple[_Act, ...]:
+        """What follows from the description for each step of a pass."""
+        return tuple(
+            _Act(
+                node.name,
+                node.layer,
+                node.inputs,
+                {p: f"{node.name}.{p}" for p in (*node.layer.parameter_shapes(), *node.layer.buffer_shapes())},
+                f"{node.name}.mask",
+                self._completes(node),
+            )
+            for node in self.nodes
+        )
+
+    def _completes(self, node: Node) -> tuple[str, ...]:
+        """Whose gradient is complete once the step has run backward: it is their first consumer in forward order."""
+        return tuple(name for name in dict.fromkeys(node.inputs) if self.consumers(name)[0] == node.name)
+
+
+class _Act(NamedTuple):
+    """One step of a pass, with all names spelled out."""
+
+    name: str
+    layer: Layer
+    inputs: tuple[str, ...]
+    parameters: dict[str, str]  # the layer's own name: ``step.name``
+    mask: str
+    completes: tuple[str, ...]
 
 
 class _StepError(Exception):
@@ -256,30 +282,23 @@ class _StepError(Exception):
         self.failure = failure
 
 
-@contextmanager
-def _blaming(step: str, phase: str) -> Iterator[None]:
-    """Whatever goes wrong in the block, wrong results included, is that step's failure."""
-    try:
-        with np.errstate(all="ignore"):  # what overflows shows in the numbers
-            yield
-    except ManualBPError:
-        raise
-    except Exception as error:
-        raise _StepError(Failure(step, phase, f"{type(error).__name__}: {error}")) from error
+Own = dict[str, Array]
 
 
 class _Guard:
     """How a layer is called: what becomes of the arrays that it is given."""
 
-    def call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
-        """The function's result."""
+    def call(self, step: str, phase: str, function: Callable[..., Any], params: Own | None, *args: Array) -> Any:
+        """The result of the function, which takes the parameters first if there may be any."""
         raise NotImplementedError
 
 
 class _Frozen(_Guard):
     """Everything that a layer gets is read-only: writing into it fails at once, and costs nothing to watch."""
 
-    def call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
+    def call(self, step: str, phase: str, function: Callable[..., Any], params: Own | None, *args: Array) -> Any:
+        if params is None:
+            return function(*map(_read_only, args))
         return function({name: _read_only(a) for name, a in params.items()}, *map(_read_only, args))
 
 
@@ -290,12 +309,13 @@ class _Watched(_Guard):
         self.mutations: list[Mutation] = []
         self._held: dict[str, list[tuple[str, Array, Array]]] = {}
 
-    def call(self, step: str, phase: str, function: Callable[..., Any], params: dict[str, Array], *args: Array) -> Any:
-        own = {name: a.copy() for name, a in params.items()}
+    def call(self, step: str, phase: str, function: Callable[..., Any], params: Own | None, *args: Array) -> Any:
+        given = params or {}
+        own = {name: a.copy() for name, a in given.items()}
         copies = [a.copy() for a in args]
-        result = function(own, *copies)
+        result = function(*copies) if params is None else function(own, *copies)
         names = ["upstream gradient"] * len(args) if phase == "backward" else [f"input {i}" for i in range(len(args))]
-        watched = [*zip(names, args, copies, strict=True), *((name, params[name], own[name]) for name in params)]
+        watched = [*zip(names, args, copies, strict=True), *((name, given[name], own[name]) for name in own)]
         # the cache may hold what the forward call was given: the backward call can still change it
         watched += self._held.pop(step, [])
         changed = [name for name, old, new in watched if not bit_identical(old, new)]
@@ -307,7 +327,7 @@ class _Watched(_Guard):
 
 def _read_only(array: Array) -> Array:
     view = array.view()
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 

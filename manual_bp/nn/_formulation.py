@@ -43,8 +43,8 @@ LITTLE_IMAGE = 4096
 LITTLE_MATRIX = 4096
 #: the longest tile, on each axis
 TILE = 8
-#: if copying an element of a column costs 1: what a multiplication costs, and what it costs to put an output to its place;
-#: matrices with fewer rows than so many are multiplied no faster; how much cheaper than none tiles must be
+#: what a multiplication costs, and putting an output to its place, if copying an element of a column costs 1; matrices
+#: with fewer rows than so many are multiplied no faster; how much cheaper than none tiles must be
 MULTIPLY, JOIN, SHORT, GAIN = 0.05, 0.6, 32, 1.5
 #: a batch of images of at most so many multiplications, or so many windows, each is computed batch last
 SMALL_IMAGE = 1_000_000
