@@ -17,7 +17,7 @@ from ._graph import Graph
 from ._residual import describe
 from ._search import Found, Progress, Search, double, prepare, single
 from ._synonyms import merge
-from ._words import hint_for
+from ._words import count, hint_for, number
 
 #: An explanation that is so much dearer than the plainest one is not mentioned beside it.
 FAR = 0.75
@@ -124,10 +124,10 @@ def _special(cases: Sequence[Case], location: str) -> Diagnosis | None:
     odd = [~np.isfinite(c.claimed) & np.isfinite(c.right) for c in wrong]
     if not all(o.any() and not (c.bad & ~o).any() for o, c in zip(odd, wrong, strict=True)):
         return _one_element(wrong, cases, location)
-    count, size = int(odd[0].sum()), odd[0].size
+    many, size = int(odd[0].sum()), odd[0].size
     what = "NaN" if np.isnan(wrong[0].claimed[odd[0]]).all() else "not finite"
     return Diagnosis(
-        name=f"{count} of {size} elements {'is' if count == 1 else 'are'} {what}, all the others are right",
+        name=f"{number(many)} of {count(size, 'element')} {'is' if many == 1 else 'are'} {what}, all others are right",
         identifier="nonfinite",
         evidence=f"{_on(wrong, cases)}, first at {[int(i) for i in np.argwhere(odd[0])[0]]}",
         confidence="certain",
@@ -158,20 +158,20 @@ def _one_element(wrong: Sequence[Case], cases: Sequence[Case], location: str) ->
 def _on(wrong: Sequence[Case], cases: Sequence[Case]) -> str:
     if len(cases) == 1:
         return "on the one probe"
-    if len(wrong) == len(cases):
-        return f"on all {len(cases)} probes"
-    return f"on all {len(wrong)} probes where it is wrong"
+    return f"on {len(wrong)} of {len(cases)} probes"
 
 
 def _named(search: Search, found: list[Found], location: str, asked: str) -> Diagnosis:
-    best = found[0]
-    elements = sum(c.reported.size for c in search.wrong)
-    explained = f"{elements:,} of {elements:,} elements"
-    where = _on(search.wrong, (*search.wrong, *search.right))
-    evidence = f"{where}, {explained}, largest leftover {best.leftover:.2g} of the bound"
+    best, every = found[0], (*search.wrong, *search.right)
+    elements = sum(int(c.bad.sum()) for c in search.wrong)
+    what = "the one wrong element" if elements == 1 else f"all {count(elements, 'wrong element')}"
+    evidence = f"explains {what} {_on(search.wrong, every)}"
     if search.right:
-        others = len(search.right)
-        evidence += f"; agrees with the {others} probe{'s' if others > 1 else ''} where the step is right"
+        evidence += f", and is no difference on the other{'' if len(search.right) == 1 else f' {len(search.right)}'}"
+    if best.leftover > 0:
+        evidence += f"; largest leftover {best.leftover:.2g} of what rounding allows"
+    else:
+        evidence += "; to the last digit"
     if best.edit.fitted:
         evidence += "; the number was fitted, not found in the definition"
     alternatives = tuple(f.edit.name for f in found[1 : 1 + LISTED])

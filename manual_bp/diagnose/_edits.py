@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from manual_bp import nn
 from manual_bp.network import INPUT, TARGET
 from manual_bp.trace import GRAD, NEW
 
@@ -16,14 +17,15 @@ from ._edit import Edit, Kind, axis_word
 from ._edits_array import Site, array_edits, function_edits
 from ._edits_formula import part_edits
 from ._edits_layer import layer_edits
-from ._edits_structure import clips, commuted, extra_factors, slopes
+from ._edits_structure import clips, commuted, every_logarithm, extra_factors, other_axes, slopes
+from ._formulas_elementwise import forward_of, slope_of
 from ._graph import Context, Graph
 from ._node import Node, exchange, leaves, mul, node, operand, put, scaled, walk
 
 Shape = tuple[int, ...]
 
 #: A part that stands in several places is edited by itself in so many of them.
-PLACES = 3
+PLACES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,11 @@ class Setting:
         return name.endswith(NEW) or other is None or other < own
 
     @cached_property
+    def operations(self) -> frozenset[str]:
+        """Names of the operations in the formula."""
+        return frozenset(n.op for _, n in walk(self.root))
+
+    @cached_property
     def order(self) -> dict[str, int]:
         """Quantities in execution order."""
         return {name: i for i, name in enumerate(self.shapes) if not name.startswith("before:")}
@@ -70,9 +77,9 @@ def edits(s: Setting) -> Iterator[Edit]:
 
 
 def _places(root: Node) -> list[tuple[Node, list[tuple[int, ...]]]]:
-    """Every node of the tree once, with all the places where it stands."""
+    """Every node of the tree once, with all the places where its numbers are read."""
     found: dict[Node, list[tuple[int, ...]]] = {}
-    for path, n in walk(root):
+    for path, n in walk(root, shapes=False):
         found.setdefault(n, []).append(path)
     return list(found.items())
 
@@ -83,12 +90,22 @@ def _variants(root: Node, old: Node, places: list[tuple[int, ...]], new: Node) -
     if len(places) > 1:
         # in a formula that repeats itself the outermost places are those that somebody writes down by themselves
         for i, path in enumerate(sorted(places, key=len)[:PLACES]):
-            yield put(root, path, new), f" (in one of its {len(places)} places)", 0.3 + 0.01 * i
+            yield put(root, path, new), f" (only in {_place(root, path)})", 0.3 + 0.01 * i
+
+
+def _place(root: Node, path: tuple[int, ...]) -> str:
+    """What is nearest around a place and has a name."""
+    found, here = "one of its places", root
+    for i in path:
+        if here.says and here.op != "scale":
+            found = here.says
+        here = here.args[i]
+    return found
 
 
 def _parts(s: Setting) -> Iterator[Edit]:
     for part, places in _places(s.root):
-        for identifier, name, cost, new in (*part_edits(part, s.shape_of), *commuted(part)):
+        for identifier, name, cost, new in (*part_edits(part, s.shape_of), *commuted(part, s.shape_of)):
             for tree, where, more in _variants(s.root, part, places, new):
                 yield Edit(identifier=identifier, name=name + where, tree=tree, cost=cost + more)
         yield from _terms_per(s, part, places)
@@ -98,10 +115,17 @@ def _parts(s: Setting) -> Iterator[Edit]:
 
 def _context(s: Setting) -> Iterator[Edit]:
     """What the surroundings suggest: another form of the formula, another derivative, a neighbour's factor."""
+    for identifier, name, cost, tree in other_axes(s.root, s.shape_of):
+        yield Edit(identifier=identifier, name=name, tree=tree, cost=cost)
+    yield from _next_derivative(s)
     for identifier, name, cost, tree in s.context.variants:
         yield Edit(identifier=identifier, name=name, tree=tree, cost=cost)
-    for form in s.context.forms:
-        yield from _parts(replace(s, root=form))
+    for note, form in s.context.forms:
+        for edit in (*_parts(replace(s, root=form)), *_halfway(s, form)):
+            yield replace(edit, name=edit.name + note, cost=edit.cost + (0.1 if note else 0.0))
+    yield from _halfway(s, s.root)
+    for identifier, name, cost, tree in every_logarithm(s.root):
+        yield Edit(identifier=identifier, name=name, tree=tree, cost=cost)
     if s.context.slope is not None:
         for identifier, words, cost, tree in slopes(*s.context.slope):
             yield Edit(identifier=identifier, name=f"the upstream gradient is {words}", tree=tree, cost=cost)
@@ -109,6 +133,33 @@ def _context(s: Setting) -> Iterator[Edit]:
     part = s.graph.part(makers[0]) if len(makers) == 1 else None
     for identifier, name, cost, tree in extra_factors(s.root, part, list(s.context.siblings), s.shape_of):
         yield Edit(identifier=identifier, name=name, tree=tree, cost=cost)
+
+
+def _halfway(s: Setting, root: Node) -> Iterator[Edit]:
+    """What stands inside of the formula, reported as the whole."""
+    for n, _ in _places(root):
+        if n is not root and n.args and n.op != "scale" and n.says and s.shape_of(n) == s.target:
+            name = f"{s.quantity} is {n.says} alone: what is to be done with it afterwards is missing"
+            yield Edit(identifier="factor-missing", name=name, tree=n, cost=1.5)
+
+
+def _next_derivative(s: Setting) -> Iterator[Edit]:
+    """The derivative of the step that made x, multiplied into ∂L/∂x already."""
+    base = s.quantity.removesuffix(GRAD)
+    step = s.graph.step(base)
+    if (
+        base == s.quantity
+        or step is None
+        or len(step.inputs) != 1
+        or s.shapes.get(step.inputs[0]) != s.shapes.get(base)
+    ):
+        return
+    x = operand(step.inputs[0])
+    if forward_of(step.layer, x) is not None:
+        what = "mask" if isinstance(step.layer, nn.ReLU) else "derivative"
+        name = f"{s.quantity} is multiplied by the {what} of {base} already, which is for the next step back to do"
+        tree = slope_of(step.layer, x, s.root)
+        yield Edit(identifier="factor-extra", name=name, tree=tree, cost=1.3)
 
 
 def _terms_per(s: Setting, part: Node, places: list[tuple[int, ...]]) -> Iterator[Edit]:
@@ -128,7 +179,8 @@ def _inner(s: Setting, part: Node, places: list[tuple[int, ...]]) -> Iterator[Ed
     """Edits of an intermediate result."""
     says = part.says or part.op
     site = Site(part, s.shape_of(part), "activation")
-    for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site)):
+    kept = clips(part) if part.op in ("fn", "softmax") else ()
+    for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site), *kept):
         yield Edit(identifier=identifier, name=f"{says} {words}", tree=exchange(s.root, part, new), cost=cost + 0.6)
     yield from _swaps(s, part, places, says)
 
@@ -140,7 +192,7 @@ def _operands(s: Setting) -> Iterator[Edit]:
         name = leaf.options["name"]
         shape = s.shape_of(leaf)
         site = Site(leaf, shape, _kind(s, name))
-        linear = _is_multilinear(s.root)
+        linear = s.operations <= _LINEAR  # scaling an operand scales the result: it need not be tried for each
         for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site), *clips(leaf)):
             if linear and identifier == "ones" and shape == ():
                 continue
@@ -162,10 +214,9 @@ def _operands(s: Setting) -> Iterator[Edit]:
 
 def _well_known(s: Setting, leaf: Node, identifier: str, text: str) -> tuple[str, str]:
     """Mistakes that have a name of their own."""
-    root = {n.op for _, n in walk(s.root)}
     weight = leaf.says.startswith(("the kernel", "the weight"))
-    if weight and {"conv_dx", "conv"} & root:
-        backward = "conv_dx" in root
+    if weight and {"conv_dx", "conv"} & s.operations:
+        backward = "conv_dx" in s.operations
         words = {
             "rotated": ("kernel-not-rotated", f"{leaf.says} is not rotated by 180° in the backward pass")
             if backward
@@ -183,11 +234,6 @@ def _well_known(s: Setting, leaf: Node, identifier: str, text: str) -> tuple[str
         names = {"rotated": "upstream-rotated", "ones": "upstream-ignored", "squared": "upstream-doubled"}
         return names.get(identifier, identifier), text
     return identifier, text
-
-
-def _is_multilinear(root: Node) -> bool:
-    """Whether scaling an operand scales the result, so that it need not be tried for each operand."""
-    return all(n.op in _LINEAR for _, n in walk(root))
 
 
 _LINEAR = frozenset(

@@ -58,6 +58,7 @@ def function_edits(site: Site) -> Iterator[ArrayEdit]:
         ("exp", "exponentiated"),
         ("log", "replaced by its logarithm"), ("sigmoid", "put through a sigmoid"), ("tanh", "put through tanh"),
         ("clip -1 1", "clipped to [−1, 1]"), ("clip 0 1", "clipped to [0, 1]"), ("cube", "cubed"),
+        ("> ½", "replaced by a yes or no (> ½)"),
     ):  # fmt: skip  # a table
         identifier = _FUNCTION.get(name, "other-function")
         yield identifier, f"is {words}", 1.7 if name == "abs" else 3.0, fn(name, site.node)

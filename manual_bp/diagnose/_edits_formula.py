@@ -41,7 +41,7 @@ def _add(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[Part
             return add(*terms[:i], new, *terms[i + 1 :], says=part.says)
 
         name = "bias-missing" if "bias" in says and "correction" not in says else "term-missing"
-        name = "branch-missing" if "reader" in says else "epsilon-missing" if term.says == "ε" else name
+        name = "branch-missing" if "comes back" in says else "epsilon-missing" if term.says == "ε" else name
         fits = any(shapes(t) == shapes(part) for t in rest)
         yield name, f"{says} is missing", 1.0, add(*rest, says=part.says) if fits else swapped(scaled(term, 0.0))
         yield "term-doubled", f"{says} is added twice", 1.2, swapped(scaled(term, 2.0))
@@ -71,10 +71,15 @@ def _add(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[Part
 def _term(part: Node, term: Node, i: int) -> str:
     """What a term is called: by its own name, and the name of the sum if that alone says too little."""
     says = _called(term, f"term {i + 1}").removeprefix("−")
-    if says.startswith("the ") or "reader" in says:
-        return says.replace("from reader", "the share of reader")
-    inside = f" in {part.says}" if part.says and part.says != says and not part.says.startswith(("∂", "y")) else ""
-    return f"the term {says}{inside}"
+    if says.startswith("the "):
+        return says
+    return f"the term {says}{_inside(part, says)}"
+
+
+def _inside(part: Node, says: str = "") -> str:
+    """Where a part stands, if that has a name that tells something."""
+    told = part.says and part.says != says and not part.says.startswith(("∂", "y", "the sum over all"))
+    return f" in {part.says}" if told else ""
 
 
 def _mul(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
@@ -89,7 +94,8 @@ def _mul(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[Part
         def swapped(new: Node, i: int = i) -> Node:
             return mul(*factors[:i], new, *factors[i + 1 :], says=part.says)
 
-        yield _missing(factor), f"{_the(says)} is missing", 1.0, mul(*rest, says=part.says)
+        missing = f"{_the(says)}{_inside(part)} is missing"
+        yield _missing(factor), missing, 0.98 if factor.op == "greater" else 1.02, mul(*rest, says=part.says)
         yield "factor-doubled", f"{_the(says)} is multiplied in twice", 1.5, mul(*factors, factor, says=part.says)
         yield "inverted", f"divided by {says} instead of multiplied", 2.0, swapped(fn("reciprocal", factor))
         if factor.op in ("greater", "nonzero", "within"):
@@ -229,10 +235,11 @@ def _inverse_count(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Ite
 _MISSING = {"sqrt": "root-missing", "square": "square-missing", "relu": "function-missing"}
 
 _RELATED = {
-    "relu": ("abs",), "sigmoid": ("tanh", "sigmoid slope", "cdf"), "tanh": ("sigmoid", "tanh slope"),
-    "exp": ("exp2", "expm1"), "log": ("log2", "log10", "log1p"), "sqrt": ("square",), "square": ("abs", "cube"),
-    "abs": ("square",), "sign": ("abs", "positive"), "cube": ("square",), "cdf": ("sigmoid", "pdf"), "pdf": ("cdf",),
-    "softplus": ("relu", "exp"), "log_sigmoid": ("sigmoid",), "reciprocal": (),
+    "relu": ("abs",), "tanh": ("sigmoid", "tanh slope"), "softplus": ("relu", "exp"), "log_sigmoid": ("sigmoid",),
+    "sigmoid": ("tanh", "sigmoid slope", "cdf", "the hard sigmoid", "the hard sigmoid x/6 + ½"),
+    "cdf": ("sigmoid", "pdf", "σ(1.702 x)"), "pdf": ("cdf", "e^(−x²/2)"), "exp": ("exp2", "expm1"),
+    "log": ("log2", "log10", "log1p"), "sqrt": ("square",), "square": ("abs", "cube"), "abs": ("square",),
+    "sign": ("abs", "positive"), "cube": ("square",), "reciprocal": (),
 }  # fmt: skip  # a table
 
 
@@ -262,8 +269,8 @@ def _fn(part: Node, _: Any) -> Iterator[PartEdit]:
             fn(other, a),
         )
     yield "sign-inside", f"the argument of {says} has the wrong sign", 1.8, fn(name, scaled(a, -1.0))
-    for by in (2.0, 0.5):
-        yield "constant-factor-inside", f"the argument of {says} is multiplied by {by:g}", 2.4, fn(name, scaled(a, by))
+    for by, words in ((2.0, "2"), (0.5, "½"), (math.sqrt(2), "√2"), (math.sqrt(0.5), "1/√2")):
+        yield "constant-factor-inside", f"the argument of {says} is multiplied by {words}", 2.4, fn(name, scaled(a, by))
 
 
 def _greater(part: Node, _: Any) -> Iterator[PartEdit]:
@@ -313,6 +320,9 @@ def _clip(part: Node, _: Any) -> Iterator[PartEdit]:
         )
     for edge in (1.0, high * high):
         yield "constant-factor-inside", f"clipped at {edge:g}", 1.8, part.but(low=-edge if low < 0 else low, high=edge)
+    for eps in (1e-15, 1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5):
+        words = f"{part.says or 'the result'} is not cut off, but has {eps:g} added"
+        yield "term-extra", words, 1.8, add(part.args[0], const(eps))
     for eps in (1e-15, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5):
         yield "constant-wrong", f"{part.says or 'the result'} is cut off at {eps:g}", 2.0, part.but(low=eps)
 

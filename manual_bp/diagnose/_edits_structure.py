@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
-from ._node import Node, add, const, fn, mul, node, one_minus, put, scaled, total, walk
+from ._edit import axes_words
+from ._node import (
+    Node,
+    add,
+    const,
+    exchange,
+    fn,
+    inverse_count,
+    mul,
+    node,
+    one_minus,
+    put,
+    scaled,
+    total,
+    walk,
+)
 
 #: identifier, name, cost, node
 PartEdit = tuple[str, str, float, Node]
 Shapes = Callable[[Node], tuple[int, ...]]
+Axes = tuple[int, ...]
 
 
-def commuted(part: Node) -> Iterator[PartEdit]:
+def commuted(part: Node, shapes: Shapes) -> Iterator[PartEdit]:
     """Two operations in the other order: the square of a sum for a sum of squares, ε inside a root for outside."""
     if part.op == "fn":
         name, (a,) = part.options["name"], part.args
@@ -69,6 +86,32 @@ def commuted(part: Node) -> Iterator[PartEdit]:
             1.4,
             mul(*sums),
         )
+        for i, factor in enumerate(part.args[0].args if keep else ()):
+            rest = part.args[0].args[:i] + part.args[0].args[i + 1 :]
+            outside = mul(factor, total(mul(*rest), axes, keep=keep), says=part.says)
+            words = f"{_called(part)}: {_called(factor)} stands outside of the sum"
+            yield "operations-exchanged", words, 1.5, outside
+    if part.op == "mul" and len(part.args) > 1:
+        for i, whole in enumerate(part.args):
+            others = part.args[:i] + part.args[i + 1 :]
+            for j, term in enumerate(whole.args if whole.op == "add" and len(whole.args) > 1 else ()):
+                reached = mul(*others, add(*whole.args[:j], *whole.args[j + 1 :]))
+                words = " · ".join(_called(o) for o in others)
+                yield (
+                    "parentheses",
+                    f"{_called(term).removeprefix('−')} is not multiplied by {words}, as if parentheses were missing",
+                    1.6,
+                    add(reached, term, says=part.says),
+                )
+    if part.op == "fn" and part.options["name"] == "reciprocal" and part.args[0].op == "sum":
+        inner = part.args[0].args[0]
+        ndim = len(shapes(inner))
+        for k in range(1, ndim + 1):
+            for over in itertools.combinations(range(ndim), k):
+                words = (
+                    f"divided by the number of {axes_words('activation', ndim, over)}, not by {_called(part.args[0])}"
+                )
+                yield "wrong-count", words, 1.3, inverse_count(inner, over, "1/n")
     if part.op == "sum" and part.args[0].op == "fn":
         axes, keep, inner = part.options["axes"], part.options["keep"], part.args[0]
         yield (
@@ -79,12 +122,60 @@ def commuted(part: Node) -> Iterator[PartEdit]:
         )
     if part.op == "matmul" and part.options["left"]:
         a, b = (total(x, (0,), keep=True) for x in part.args)
-        yield (
-            "sum-of-products",
-            f"{_called(part)}: the product of the sums over the examples",
-            1.4,
-            node("matmul", a, b, left=True, right=False),
-        )
+        both = node("matmul", a, b, left=True, right=False)
+        share = inverse_count(part.args[0], (0,), "1/n")
+        for words, cost, product in (
+            ("the product of the sums over the examples", 1.4, both),
+            ("the product of the means over the examples", 1.5, mul(both, share, share)),
+            ("the sum over the examples times the mean over them", 1.6, mul(both, share)),
+        ):
+            yield "sum-of-products", f"{_called(part)}: {words}", cost, product
+
+
+def other_axes(root: Node, shapes: Shapes) -> Iterator[PartEdit]:
+    """Sums, and what they are divided by, all over other axes at once: the statistics of a normalisation."""
+    found: dict[tuple[int, Axes], list[Node]] = {}
+    for _, n in walk(root):
+        if n.op in ("sum", "inverse_count") and n.options["axes"] is not None and n.options.get("keep", True):
+            same = found.setdefault((len(shapes(n.args[0])), n.options["axes"]), [])
+            if n not in same:
+                same.append(n)
+    for (ndim, own), nodes in found.items():
+        if sum(n.op == "sum" for n in nodes) < 2:
+            continue
+        for k in range(1, ndim + 1):
+            for axes in itertools.combinations(range(ndim), k):
+                if axes != own:
+                    words = (
+                        f"{axes_words('activation', ndim, axes)}, not over the {axes_words('activation', ndim, own)}"
+                    )
+                    yield "wrong-axes", f"all means run over the {words}", 1.3, _over(root, nodes, axes, {})
+
+
+def _over(root: Node, nodes: list[Node], axes: Axes, done: dict[Node, Node]) -> Node:
+    """The tree with other axes in some of its nodes; what stood in two places still is one node."""
+    if root not in done:
+        args = tuple(_over(a, nodes, axes, done) for a in root.args)
+        options = {**root.options, "axes": axes} if root in nodes else root.options
+        done[root] = replace(root, args=args, options=options)
+    return done[root]
+
+
+def every_logarithm(root: Node) -> Iterator[PartEdit]:
+    """A little number added inside of every logarithm, or every one to another base."""
+    logs = list(dict.fromkeys(n for _, n in walk(root) if n.op == "fn" and n.options["name"] == "log"))
+    if len(logs) < 2:
+        return
+    for eps in (1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12, 1e-15, 1e-16):
+        tree = root
+        for n in logs:
+            tree = exchange(tree, n, fn("log", add(n.args[0], const(eps))))
+        yield "term-extra", f"{eps:g} is added inside of every logarithm", 1.5, tree
+    for base in ("log2", "log10"):
+        tree = root
+        for n in logs:
+            tree = exchange(tree, n, fn(base, n.args[0]))
+        yield "log-base", f"every logarithm is {base}", 1.4, tree
 
 
 def _called(part: Node) -> str:
@@ -107,6 +198,11 @@ def extra_factors(
         if n.says not in known and not n.says.startswith(("∂L", "y", "L")):
             known.add(n.says)
             factors.append((n.says, n, 1.9))
+    for n in named:
+        if n.op == "softmax" or (n.op == "fn" and n.options["name"] in ("sigmoid", "tanh")):
+            slope = one_minus(fn("square", n)) if n.options.get("name") == "tanh" else mul(n, one_minus(n))
+            words = f"1 − ({n.says})²" if n.options.get("name") == "tanh" else f"{n.says} (1 − {n.says})"
+            factors.append((f"the derivative {words}", slope, 1.3))
     places = [((), root)] + [(p, n) for p, n in walk(root) if p and (n.op == "operand" or _is_term(root, p))]
     seen: set[int] = set()
     for path, place in places:
@@ -162,6 +258,8 @@ def clips(place: Node) -> Iterator[PartEdit]:
         yield "clipped", f"is clipped to [{eps:g}, 1 − {eps:g}]", 1.4, node("clip", place, low=eps, high=1 - eps)
         yield "clipped", f"is kept above {eps:g}", 1.6, node("clip", place, low=eps, high=math.inf)
         yield "term-extra", f"has {eps:g} added to it", 1.8, add(place, const(eps))
+    for by, words in ((1.0, "large"), (-1.0, "small")):
+        yield "term-extra", f"is one too {words}", 2.4, add(place, const(by))
     for top in (1.0, 2.0, 3.0, 5.0, 6.0, 10.0, 20.0, 50.0, 100.0):
         yield "clipped", f"is clipped to ±{top:g}", 1.6, node("clip", place, low=-top, high=top)
         yield "clipped", f"is cut off at {top:g}", 1.6, node("clip", place, low=-math.inf, high=top)

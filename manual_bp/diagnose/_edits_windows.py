@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from manual_bp.nn._window import Window
+from manual_bp.nn._window import Shape, Window
 
 from ._node import Node, fn, node, scaled
 
@@ -36,54 +36,64 @@ def _window_cost(identifier: str) -> float:
 
 
 def window_edits(window: Window) -> Iterator[tuple[str, str, float, Window]]:
-    """One option of a sliding window exchanged."""
-    axes = len(window.stride)
+    """One option of a sliding window exchanged; of two that come to the same the first has its name."""
+    seen = {window}
+    for identifier, name, changes in _window_options(window):
+        numbers = [n for field, n in changes.items() if field != "before"]
+        if all(min(n) >= 1 for n in numbers):
+            changed = replace(window, **changes)
+            if changed not in seen:
+                seen.add(changed)
+                yield identifier, name, _window_cost(identifier), changed
+
+
+def _window_options(w: Window) -> Iterator[tuple[str, str, dict[str, Shape]]]:
+    axes = len(w.stride)
     one, none = (1,) * axes, (0,) * axes
-    options: dict[tuple[str, tuple[int, ...]], tuple[str, str]] = {
-        ("stride", one): ("stride-ignored", "the stride is ignored"),
-        ("dilation", one): ("dilation-ignored", "the dilation is ignored"),
-        ("before", none): ("padding-ignored", "the padding is ignored: all is counted from the border of the data"),
-        ("before", tuple(b + 1 for b in window.before)): ("padding-off-by-one", "the padding is one too large"),
-        ("before", tuple(b - 1 for b in window.before)): ("padding-off-by-one", "the padding is one too small"),
-        ("before", tuple(s - 1 - b for s, b in zip(window.span, window.before, strict=True))): (
-            "padding-complement", "padded by kernel − 1 − padding where the padding is due"),
-        ("stride", window.kernel): ("stride-wrong", "the stride is taken as the kernel's size"),
-        ("stride", window.stride[::-1]): ("axes-exchanged", "the stride's axes are exchanged"),
-        ("before", window.before[::-1]): ("axes-exchanged", "the padding's axes are exchanged"),
-        ("dilation", window.dilation[::-1]): ("axes-exchanged", "the dilation's axes are exchanged"),
-        ("dilation", window.stride): ("dilation-wrong", "the stride is taken for the dilation"),
-        ("stride", window.dilation): ("stride-wrong", "the dilation is taken for the stride"),
-        ("before", tuple(2 * b for b in window.before)): ("padding-wrong", "the padding counts twice"),
-        ("before", tuple(b // 2 for b in window.before)): ("padding-wrong", "the padding is halved"),
-        ("stride", tuple(s + 1 for s in window.stride)): ("stride-wrong", "the stride is one too large"),
-        ("dilation", tuple(d + 1 for d in window.dilation)): ("dilation-wrong", "the dilation is one too large"),
-        ("before", tuple(k // 2 for k in window.kernel)): ("padding-wrong", "the padding is half the kernel ('same')"),
-    }  # fmt: skip  # a table
+    fitting = tuple(b - (s - k) // 2 for b, s, k in zip(w.before, w.span, w.kernel, strict=True))
+    complement = tuple(s - 1 - b for s, b in zip(w.span, w.before, strict=True))
+    yield "stride-ignored", "the stride is ignored", {"stride": one}
+    yield "dilation-ignored", "the dilation is ignored", {"dilation": one}
+    yield "dilation-ignored", "the dilation is ignored, and the padding with it", {"dilation": one, "before": fitting}
+    yield "padding-ignored", "the padding is ignored: all is counted from the border of the data", {"before": none}
+    for by, words in ((1, "large"), (-1, "small")):
+        yield "padding-off-by-one", f"the padding is one too {words}", {"before": tuple(b + by for b in w.before)}
+    yield "padding-complement", "padded by kernel − 1 − padding where the padding is due", {"before": complement}
+    yield "stride-wrong", "the stride is taken as the kernel's size", {"stride": w.kernel}
+    for field, word in (("stride", "stride"), ("before", "padding"), ("dilation", "dilation")):
+        yield "axes-exchanged", f"the {word}'s axes are exchanged", {field: getattr(w, field)[::-1]}
+    yield "axes-exchanged", "the kernel's axes are exchanged", {"kernel": w.kernel[::-1]}
+    yield "dilation-wrong", "the stride is taken for the dilation", {"dilation": w.stride}
+    yield "stride-wrong", "the dilation is taken for the stride", {"stride": w.dilation}
+    yield "padding-wrong", "the padding counts twice", {"before": tuple(2 * b for b in w.before)}
+    yield "padding-wrong", "the padding is halved", {"before": tuple(b // 2 for b in w.before)}
+    yield "stride-wrong", "the stride is one too large", {"stride": tuple(s + 1 for s in w.stride)}
+    yield "dilation-wrong", "the dilation is one too large", {"dilation": tuple(d + 1 for d in w.dilation)}
+    yield "padding-wrong", "the padding is half the kernel ('same')", {"before": tuple(k // 2 for k in w.kernel)}
+    yield from _one_axis(w)
+
+
+def _one_axis(w: Window) -> Iterator[tuple[str, str, dict[str, Shape]]]:
+    """The same on one axis alone, and windows that are too small or too large."""
+    axes = len(w.stride)
+
+    def on(field: str, axis: int, value: int) -> dict[str, Shape]:
+        own: Shape = getattr(w, field)
+        return {field: (*own[:axis], value, *own[axis + 1 :])}
+
     for axis in range(axes if axes > 1 else 0):
         which = f"on spatial axis {axis}"
-        for field, values in (
-            ("stride", (1,)),
-            ("dilation", (1,)),
-            ("before", (0, window.before[axis] + 1, window.before[axis] - 1)),
-        ):
-            own = getattr(window, field)
-            for value in values:
-                changed = (*own[:axis], value, *own[axis + 1 :])
-                word = {"stride": "stride", "dilation": "dilation", "before": "padding"}[field]
-                off = "off-by-one" if field == "before" and value != 0 else "ignored"
-                options.setdefault((field, changed), (f"{word}-{off}", f"the {word} is {value} {which}"))
+        yield "stride-ignored", f"the stride is 1 {which}", on("stride", axis, 1)
+        yield "dilation-ignored", f"the dilation is 1 {which}", on("dilation", axis, 1)
+        yield "padding-ignored", f"the padding is 0 {which}", on("before", axis, 0)
+        for value in (w.before[axis] + 1, w.before[axis] - 1):
+            yield "padding-off-by-one", f"the padding is {value} {which}", on("before", axis, value)
     for axis in range(axes):
         for by, words in ((-1, "one element too small: its last tap is forgotten"), (1, "one element too large")):
-            kernel = (*window.kernel[:axis], window.kernel[axis] + by, *window.kernel[axis + 1 :])
-            if kernel[axis] >= 1:
-                options[("kernel", kernel)] = ("window-off-by-one", f"the window is {words}, on spatial axis {axis}")
-    smaller = tuple(k - 1 for k in window.kernel)
-    if min(smaller) >= 1:
-        options[("kernel", smaller)] = ("window-off-by-one", "the window is one element too small on every axis")
-    seen = {(f, getattr(window, f)) for f in ("stride", "dilation", "before")}
-    for (field, numbers), (identifier, name) in options.items():
-        if (field, numbers) not in seen and (field == "before" or min(numbers) >= 1):
-            yield identifier, name, _window_cost(identifier), replace(window, **{field: numbers})
+            name = f"the window is {words}, on spatial axis {axis}"
+            yield "window-off-by-one", name, on("kernel", axis, w.kernel[axis] + by)
+    smaller = tuple(k - 1 for k in w.kernel)
+    yield "window-off-by-one", "the window is one element too small on every axis", {"kernel": smaller}
 
 
 def _maximum(part: Node, _: Any) -> Iterator[PartEdit]:
@@ -118,7 +128,7 @@ def _maximum_dx(part: Node, _: Any) -> Iterator[PartEdit]:
         ("last", "ties-last", "of several maxima the last one gets the error"),
         ("all", "ties-all", "every one of several equal maxima gets the whole error"),
         ("shared", "ties-shared", "several equal maxima share the error"),
-        ("every", "mask-missing", "every element of the window gets the error, not the winner alone"),
+        ("every", "winner-ignored", "every element of the window gets the error, not the winner alone"),
         ("corner", "winner-wrong", "the first element of the window gets the error, not the winner"),
         ("smallest", "winner-wrong", "the smallest element gets the error, not the largest"),
     ):

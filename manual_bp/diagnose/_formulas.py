@@ -176,12 +176,33 @@ def forms_of(layer: Any, s: Operands) -> list[Node]:
         case nn.Sigmoid():
             y = fn("sigmoid", s.x, "y")
             return [mul(s.g, add(y, neg(fn("square", y, "y²")), says="y − y²"), says="∂L/∂x")]
+        case nn.LeakyReLU(negative_slope=slope):
+            positive = node("greater", s.x, than=0.0, says="the mask x > 0")
+            less = mul(const(slope, "the negative slope"), s.g, says="the slope times δ")
+            return [node("where", positive, s.g, less, says="∂L/∂x")]
         case nn.Softmax(dim=int(dim)):
             y = node("softmax", s.x, axis=dim % s.ndim, says="y")
             own = mul(s.g, y, one_minus(y), says="the Jacobian's diagonal")
             both = mul(s.g, y, says="δ y")
             rest = add(total(both, (dim % s.ndim,), keep=True), neg(both), says="Σ over the others of δ y")
             return [add(own, neg(mul(y, rest, says="the Jacobian off its diagonal")), says="∂L/∂x")]
-        case nn.Add():
-            return []
     return []
+
+
+def value_forms_of(layer: Any, s: Operands) -> list[Node]:
+    """The output of a layer once more, as others write it."""
+    match layer:
+        case nn.Softmax(dim=int(dim)):
+            e, whole = exponentials(s.x, (dim % s.ndim,))
+            return [mul(e, fn("reciprocal", whole, "1/Σ e^x"), says="y")]
+        case nn.LogSoftmax(dim=int(dim)):
+            e, whole = exponentials(s.x, (dim % s.ndim,))
+            return [add(e.args[0], neg(fn("log", whole, "log Σ e^x")), says="y")]
+    return []
+
+
+def exponentials(x: Node, axes: tuple[int, ...]) -> tuple[Node, Node]:
+    """e^(x − max x) and its sum, which no overflow spoils."""
+    largest = node("max_along", x, axis=axes[0], says="max x")
+    e = fn("exp", add(x, neg(largest), says="x − max x"), "e^x")
+    return e, total(e, axes, keep=True, says="Σ e^x")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ def loss_formulas(loss: Any, p: Node, t: Node, ndim: int, target_ndim: int) -> t
         share = inverse_count(p, None, "1/N of the mean")
         return mul(total(value, None, says="Σ ℓ"), share, says="L"), mul(slope, share, says="∂L/∂p")
     if isinstance(loss, nn.NLLLoss | nn.CrossEntropyLoss) and ndim >= 2:
-        return _classes(loss, p, t, ndim, target_ndim)
+        return class_formulas(loss, p, class_parts(loss, p, t, ndim, target_ndim))
     return None
 
 
@@ -89,7 +89,18 @@ def _logits(z: Node, t: Node, weight: Any, positive: Any) -> tuple[Node, Node]:
     return value, mul(add(mul(share, s), neg(mul(*c, t, says="c t"))), *w)
 
 
-def _classes(loss: Any, p: Node, t: Node, ndim: int, target_ndim: int) -> tuple[Node, Node] | None:
+@dataclass(frozen=True)
+class Classes:
+    """The parts of a loss over classes: target as it counts in the sum, its mass, log p, and 1 / count."""
+
+    q: Node
+    mass: Node
+    logs: Node
+    share: Node | None
+
+
+def class_parts(loss: Any, p: Node, t: Node, ndim: int, target_ndim: int, *, spread: str = "all") -> Classes:
+    """Target and mean of a loss over classes; ``spread`` says how the smoothing's share is spread over the classes."""
     logits = isinstance(loss, nn.CrossEntropyLoss)
     logs = node("log_softmax", p, axis=1, says="log softmax") if logits else p
     weight = None if loss.weight is None else np.asarray(loss.weight, np.float64).reshape(-1, *(1,) * (ndim - 2))
@@ -101,24 +112,30 @@ def _classes(loss: Any, p: Node, t: Node, ndim: int, target_ndim: int) -> tuple[
     q = certain
     if smoothing:
         counted = total(hot, (1,), keep=True, says="1 where counted") if by_class else const(1.0)
-        share = node("like_classes", p, smoothing=smoothing, says="the smoothing's share")
+        if spread == "others":
+            counted = add(counted, neg(hot))
+        share = node("like_classes", p, smoothing=smoothing, spread=spread, says="the smoothing's share")
         smooth = mul(counted, share, *factors, says="the smoothing's share")
         q = add(mul(const(1 - smoothing, "1 − smoothing"), certain), smooth, says="the smoothed target")
-    value = neg(total(mul(q, logs, says="q log p"), None, says="Σ q log p"))
-    if logits:
-        mass = total(q, (1,), keep=True, says="Σ q")
-        slope = add(
-            mul(node("softmax", p, axis=1, says="softmax"), mass, says="softmax · Σ q"), neg(q), says="softmax − q"
-        )
-    else:
-        slope = neg(q)
+    mass = total(q, (1,), keep=True, says="Σ q") if logits else const(1.0)
     if loss.reduction == "sum":
-        return value, slope
+        return Classes(q, mass, logs, None)
     if by_class:
-        share = fn("reciprocal", total(certain, None, says="Σ w"), "1/N of the mean")
+        return Classes(q, mass, logs, fn("reciprocal", total(certain, None, says="Σ w"), "1/N of the mean"))
+    return Classes(q, mass, logs, inverse_count(p, tuple(i for i in range(ndim) if i != 1), "1/N of the mean"))
+
+
+def class_formulas(loss: Any, p: Node, c: Classes) -> tuple[Node, Node]:
+    """The loss over classes and its gradient, made of its parts."""
+    value = neg(total(mul(c.q, c.logs, says="q log p"), None, says="Σ q log p"))
+    if isinstance(loss, nn.CrossEntropyLoss):
+        soft = node("softmax", p, axis=1, says="softmax")
+        slope = add(mul(soft, c.mass, says="softmax · Σ q"), neg(c.q), says="softmax − q")
     else:
-        share = inverse_count(p, tuple(i for i in range(ndim) if i != 1), "1/N of the mean")
-    return mul(value, share, says="L"), mul(slope, share, says="∂L/∂p")
+        slope = neg(c.q)
+    if c.share is None:
+        return value, slope
+    return mul(value, c.share, says="L"), mul(slope, c.share, says="∂L/∂p")
 
 
 # ------------------------------------------------------------------ updates
@@ -153,22 +170,6 @@ def update_formula(optimizer: Any, theta: Node, g: Node) -> Node | None:
             )
         return add(start, neg(step), says="θ − lr m̂ / (√v̂ + ε)")
     return None
-
-
-def loss_forms(loss: Any, p: Node, t: Node) -> Iterator[Node]:
-    """∂L/∂p once more, as others write it: a mistake may have been made in that form."""
-    if getattr(loss, "reduction", "none") == "none":
-        return
-    share = [inverse_count(p, None, "1/N of the mean")] if loss.reduction == "mean" else []
-    if isinstance(loss, nn.BCELoss) and loss.weight is None:
-        first = mul(t, fn("reciprocal", p, "1/p"), says="t/p")
-        second = mul(one_minus(t), fn("reciprocal", one_minus(p), "1/(1 − p)"), says="(1 − t)/(1 − p)")
-        yield mul(add(neg(first), second, says="−t/p + (1 − t)/(1 − p)"), *share, says="∂L/∂p")
-    if isinstance(loss, nn.BCEWithLogitsLoss) and loss.weight is None and loss.pos_weight is None:
-        s = fn("sigmoid", p, "σ(z)")
-        first = mul(t, one_minus(s), says="t (1 − σ(z))")
-        second = mul(one_minus(t), s, says="(1 − t) σ(z)")
-        yield mul(add(neg(first), second), *share, says="∂L/∂z")
 
 
 def update_variants(optimizer: Any, theta: Node, g: Node) -> Iterator[tuple[str, str, float, Node]]:

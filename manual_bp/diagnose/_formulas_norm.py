@@ -44,8 +44,9 @@ def _normalised(x: Node, g: Node, affine: Mapping[str, Node], over: Axes, shared
     s = _inverse_root(variance, eps)
     x_hat = mul(centred, s, says="x̂")
     g_hat = _times_weight(g, affine)
-    through_mean = _mean(g_hat, over, "mean ĝ")
-    through_variance = mul(x_hat, _mean(mul(g_hat, x_hat, says="ĝ x̂"), over, "mean(ĝ x̂)"), says="x̂ mean(ĝ x̂)")
+    through_mean = _mean(g_hat, over, "mean ĝ").called("the share through the mean, mean ĝ,")
+    product = _mean(mul(g_hat, x_hat, says="ĝ x̂"), over, "mean(ĝ x̂)")
+    through_variance = mul(x_hat, product, says="the share through the variance, x̂ mean(ĝ x̂),")
     dx = mul(s, add(g_hat, neg(through_mean), neg(through_variance)), says="∂L/∂x")
     return _affine(x_hat, affine), dx, _gradients(x_hat, g, affine, shared)
 

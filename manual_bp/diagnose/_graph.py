@@ -9,9 +9,10 @@ from typing import Any
 from manual_bp.network import INPUT, TARGET, Network
 from manual_bp.trace import GRAD, NEW
 
-from ._formulas import Operands, forms_of, formulas_of
+from ._forms_loss import Form, loss_forms, loss_value_forms, loss_variants
+from ._formulas import Operands, forms_of, formulas_of, value_forms_of
 from ._formulas_elementwise import forward_of
-from ._formulas_loss import loss_forms, loss_formulas, update_formula, update_variants
+from ._formulas_loss import loss_formulas, update_formula, update_variants
 from ._node import Node, add, const, operand, walk
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -123,12 +124,13 @@ class Graph:
 class Context:
     """What surrounds a formula.
 
-    ``forms`` are the same formula as others write it; ``siblings`` the named parts of the step's other formulas;
+    ``forms`` are the same formula as others write it, each with what is to be said of that; ``siblings`` the named
+    parts of the step's other formulas;
     ``slope`` upstream gradient, input and output of an activation; ``variants`` identifier, name, cost and formula of
     mistakes that are a decision and not a place.
     """
 
-    forms: tuple[Node, ...] = ()
+    forms: tuple[Form, ...] = ()
     siblings: tuple[Node, ...] = ()
     slope: tuple[Node, Node, Node] | None = None
     variants: tuple[tuple[str, str, float, Node], ...] = ()
@@ -152,11 +154,11 @@ class _Writer:
         base = quantity.removesuffix(GRAD)
         owners = [s for s in graph.steps if base in s.params.values()]
         if base != quantity and owners:
-            parts = []
+            parts: list[tuple[str, Node | None]] = []
             for s in owners:
                 local = next(k for k, v in s.params.items() if v == base)
                 found = formulas_of(s.layer, self._operands(s, depth))
-                parts.append(found.params.get(local) if found else None)
+                parts.append((s.name, found.params.get(local) if found else None))
             return _sum(parts)
         step = graph.step(base)
         if base == quantity:
@@ -166,14 +168,16 @@ class _Writer:
             return found.y if found else None
         return _sum(self._contributions(base, depth))
 
-    def _contributions(self, base: str, depth: int) -> list[Node | None]:
-        graph, parts = self.graph, []
+    def _contributions(self, base: str, depth: int) -> list[tuple[str, Node | None]]:
+        graph = self.graph
+        parts: list[tuple[str, Node | None]] = []
         for s in graph.steps:
             if base in s.inputs:
                 found = formulas_of(s.layer, self._operands(s, depth))
-                parts += [found.inputs[i] if found else None for i, read in enumerate(s.inputs) if read == base]
+                own = [found.inputs[i] if found else None for i, read in enumerate(s.inputs) if read == base]
+                parts += [(s.name, part) for part in own]
         if base == graph.output:
-            parts.append(self._loss(depth, 1))
+            parts.append((graph.loss_name, self._loss(depth, 1)))
         return parts
 
     def _loss(self, depth: int, which: int) -> Node | None:
@@ -202,9 +206,14 @@ class _Writer:
         if makers[0] == graph.loss_name:
             p = self.leaf(graph.output, 0, "the prediction")
             t = self.known.setdefault(TARGET, operand(TARGET, "the target"))
-            forms = tuple(loss_forms(graph.loss, p, t)) if quantity.endswith(GRAD) else ()
+            sizes = len(self.shapes[graph.output]), len(self.shapes.get(TARGET, ()))
+            write, which = (loss_forms, 1) if quantity.endswith(GRAD) else (loss_value_forms, 0)
             value, slope = self._loss(0, 0), self._loss(0, 1)
-            return Context(forms=forms, siblings=_named(*(n for n in (value, slope) if n is not None)))
+            return Context(
+                forms=tuple(write(graph.loss, p, t, *sizes)),
+                siblings=_named(*(n for n in (value, slope) if n is not None)),
+                variants=tuple((i, n, c, f[which]) for i, n, c, f in loss_variants(graph.loss, p, t, *sizes)),
+            )
         step = graph.step(makers[0])
         assert step is not None, "a maker is a step"
         s = self._operands(step, 0)
@@ -212,9 +221,10 @@ class _Writer:
         if parts is None:
             return Context()
         own = quantity.endswith(GRAD) and quantity.removesuffix(GRAD) in step.inputs
+        written = forms_of(step.layer, s) if own else value_forms_of(step.layer, s) if quantity == step.name else []
         smooth = own and forward_of(step.layer, s.x) is not None
         return Context(
-            forms=tuple(forms_of(step.layer, s)) if own else (),
+            forms=tuple(("", form) for form in written),
             siblings=_named(parts.y, *parts.inputs, *parts.params.values()),
             slope=(s.g, s.x, parts.y) if smooth else None,
         )
@@ -244,13 +254,19 @@ def _weight_word(layer: Any) -> str:
     return "the kernel" if type(layer).__name__.startswith("Conv") else "the weight"
 
 
-def _sum(parts: list[Node | None]) -> Node | None:
-    known = [p for p in parts if p is not None]
+def _sum(parts: list[tuple[str, Node | None]]) -> Node | None:
+    """The sum of what comes back from several steps, each share by the name of its step."""
+    known = [(name, p) for name, p in parts if p is not None]
     if not known or len(known) < len(parts):
         return None
     if len(known) == 1:
-        return known[0]
-    return add(*(p.called(f"from reader {i + 1}") for i, p in enumerate(known)), says="the sum over all readers")
+        return known[0][1]
+    shares = []
+    for i, (name, p) in enumerate(known):
+        again = [n for n, _ in known[:i]].count(name)
+        which = f", its input {again + 1}," if [n for n, _ in known].count(name) > 1 else ""
+        shares.append(p.called(f"the share that comes back from {name}{which}"))
+    return add(*shares, says="the sum over all readers")
 
 
 def generic(name: str) -> Node:

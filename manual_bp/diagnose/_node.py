@@ -100,11 +100,23 @@ def total(a: Node, axes: tuple[int, ...] | None, *, keep: bool = False, says: st
     return Node("sum", (a,), {"axes": axes, "keep": keep}, says)
 
 
-def walk(root: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
-    """Every place of the tree, the root first; a node that stands in two places comes twice."""
+#: Arguments of which only the shape counts: an edit there changes nothing, or what it changes is not meant.
+SHAPE_ONLY: Mapping[str, tuple[int, ...]] = {
+    "inverse_count": (0,), "inverse_count_minus": (0,), "count": (0,), "like": (1,), "column": (1,),
+    "like_classes": (0,), "one_hot": (1,), "conv_dx": (2,), "conv_dw": (2,), "average_dx": (1,), "unpad": (1,),
+}  # fmt: skip  # a table
+
+
+def walk(root: Node, path: Path = (), *, shapes: bool = True) -> Iterator[tuple[Path, Node]]:
+    """Every place of the tree, the root first; a node that stands in two places comes twice.
+
+    ``shapes`` includes the places where only a shape is read.
+    """
     yield path, root
+    skipped = () if shapes else SHAPE_ONLY.get(root.op, ())
     for i, arg in enumerate(root.args):
-        yield from walk(arg, (*path, i))
+        if i not in skipped:
+            yield from walk(arg, (*path, i), shapes=shapes)
 
 
 def put(root: Node, path: Path, new: Node) -> Node:
@@ -117,11 +129,18 @@ def put(root: Node, path: Path, new: Node) -> Node:
 
 
 def exchange(root: Node, old: Node, new: Node) -> Node:
-    """The tree with a node exchanged wherever it stands."""
-    if root is old:
-        return new
-    args = tuple(exchange(a, old, new) for a in root.args)
-    return root if all(a is b for a, b in zip(args, root.args, strict=True)) else replace(root, args=args)
+    """The tree with a node exchanged wherever it stands; what stands in two places still is one node."""
+    return rebuilt(root, {old: new})
+
+
+def rebuilt(root: Node, done: dict[Node, Node]) -> Node:
+    """The tree with some nodes exchanged for others; ``done`` is filled with all that was looked at."""
+    found = done.get(root)
+    if found is None:
+        args = tuple(rebuilt(a, done) for a in root.args)
+        found = root if all(a is b for a, b in zip(args, root.args, strict=True)) else replace(root, args=args)
+        done[root] = found
+    return found
 
 
 def leaves(root: Node) -> dict[str, Node]:

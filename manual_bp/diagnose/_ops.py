@@ -53,6 +53,7 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "log1p": np.log1p,
     "exp2": np.exp2,
     "expm1": np.expm1,
+    "> ½": lambda a: (a > 0.5).astype(np.float64),
     "positive": lambda a: (a > 0).astype(np.float64),
     "sqrt": np.sqrt,
     "square": np.square,
@@ -67,6 +68,10 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "relu": lambda a: np.maximum(a, 0),
     "cdf": lambda a: 0.5 * (1 + erf(a * math.sqrt(0.5))),
     "pdf": lambda a: np.exp(-0.5 * a * a) / math.sqrt(2 * math.pi),
+    "e^(−x²/2)": lambda a: np.exp(-0.5 * a * a),
+    "σ(1.702 x)": lambda a: 1 / (1 + np.exp(-1.702 * a)),
+    "the hard sigmoid": lambda a: np.clip(0.2 * a + 0.5, 0, 1),
+    "the hard sigmoid x/6 + ½": lambda a: np.clip(a / 6 + 0.5, 0, 1),
     "sigmoid slope": lambda a: _slope(1 / (1 + np.exp(-a))),
     "tanh slope": lambda a: 1 - np.tanh(a) ** 2,
     "clip 0 1": lambda a: np.clip(a, 0, 1),
@@ -135,6 +140,11 @@ def _one_hot(y: Array, like: Array, *, axis: int, shift: int = 0, ignore: float 
     return np.asarray(one * np.expand_dims(counted, axis))
 
 
+def _smoothed(classes: int, smoothing: float, spread: str) -> Array:
+    """What each class gets of the smoothing."""
+    return np.asarray(smoothing / {"all": classes, "others": max(classes - 1, 1), "none": 1}[spread])
+
+
 def _terms_of_conv(_x: Array, w: Array, **_: Any) -> int:
     return math.prod(w.shape[1:]) + 1
 
@@ -171,7 +181,7 @@ OPS: dict[str, Op] = {
     "inverse_count": Op(lambda a, *, axes: np.asarray(1 / max(_count(a, axes=axes), 1)), "mask"),
     "inverse_count_minus": Op(lambda a, *, axes, minus: np.asarray(1 / (_count(a, axes=axes) - minus)), "mask"),
     "count": Op(lambda a, *, axes: np.asarray(float(_count(a, axes=axes))), "mask"),
-    "like_classes": Op(lambda a, *, smoothing: np.asarray(smoothing / a.shape[1]), "mask"),
+    "like_classes": Op(lambda a, *, smoothing, spread: _smoothed(a.shape[1], smoothing, spread), "mask"),
     "where": Op(lambda m, a, b: np.where(m > 0, a, b), "where"),
     "like": Op(_like, "conv_dx", lambda a, like: 0),
     "column": Op(_column, "conv_dx", lambda v, like, *, axis: 0),

@@ -12,6 +12,7 @@ from manual_bp.nn._layer import Array
 from ._case import Case
 from ._edit import Kind, axis_word
 from ._evaluate import ROUNDOFF
+from ._words import count, number
 
 #: Facts that are told at most.
 MOST = 5
@@ -31,7 +32,7 @@ def _facts(case: Case, kind: Kind) -> Iterator[str]:
     with np.errstate(all="ignore"):
         difference = got - right
         if not np.isfinite(got).all():
-            yield f"{int((~np.isfinite(got)).sum())} of {got.size} elements are not finite"
+            yield f"{number(int((~np.isfinite(got)).sum()))} of {count(got.size, 'element')} are not finite"
         yield from _where(bad, kind)
         yield from _ratio(got, right, bad)
         yield from _size(difference, right, bad, case)
@@ -40,11 +41,12 @@ def _facts(case: Case, kind: Kind) -> Iterator[str]:
 
 
 def _where(bad: Array, kind: Kind) -> Iterator[str]:
-    count, size = int(bad.sum()), bad.size
+    off, size = int(bad.sum()), bad.size
     if size == 1:
         return
-    yield "every element is off" if count == size else f"{count} of {size} elements are off"
-    if count == size or not bad.ndim:
+    many = f"{number(off)} of {count(size, 'element')} {'is' if off == 1 else 'are'} off"
+    yield "every element is off" if off == size else many
+    if off == size or not bad.ndim:
         return
     for axis, n in enumerate(bad.shape):
         if n < 2:
@@ -56,7 +58,7 @@ def _where(bad: Array, kind: Kind) -> Iterator[str]:
             yield f"in {word} {which} of {n}"
             steps = np.unique(np.diff(hit))
             if len(hit) > 2 and len(steps) == 1 and steps[0] > 1:
-                yield f"every {steps[0]}th {word}"
+                yield f"every {_ordinal(int(steps[0]))} {word}"
     if bad.ndim > 2:
         border = np.ones(bad.shape, bool)
         inside: Any = (..., *(slice(1, -1),) * (bad.ndim - 2))
@@ -68,6 +70,10 @@ def _where(bad: Array, kind: Kind) -> Iterator[str]:
                 yield "nowhere at the border"
 
 
+def _ordinal(n: int) -> str:
+    return {2: "second", 3: "third", 4: "fourth"}.get(n, f"{n}th")
+
+
 def _ratio(got: Array, right: Array, bad: Array) -> Iterator[str]:
     use = bad & (right != 0)
     if bad.any() and not got[bad].any():
@@ -77,8 +83,12 @@ def _ratio(got: Array, right: Array, bad: Array) -> Iterator[str]:
         return
     ratio = got[use] / right[use]
     middle = float(np.median(ratio))
-    if np.isfinite(ratio).all() and float(np.max(np.abs(ratio - middle))) <= 1e-6 * abs(middle):
-        yield f"reported / right is {middle:.6g} in all of them"
+    spread = float(np.max(np.abs(ratio - middle))) if np.isfinite(ratio).all() else np.inf
+    if abs(middle - 1) < 1e-3:
+        if spread <= 1e-2 * abs(middle - 1):
+            yield f"all of them are too {'large' if middle > 1 else 'small'} by the same relative {abs(middle - 1):.3g}"
+    elif spread <= 1e-6 * abs(middle):
+        yield f"each of them is {middle:.6g} times the right one"
     elif np.isfinite(ratio).all() and float(np.max(np.abs(np.abs(ratio) - 1))) < 1e-9:
         yield "only signs differ"
 

@@ -60,7 +60,7 @@ HINTS: Mapping[str, str] = {
     "boundary": "compare with > and not with ≥",
     "ties-all": "of several equal maxima one gets the gradient (torch: the first)",
     "ties-shared": "torch gives the whole gradient to the first of several equal maxima",
-    "winner-ignored": "remember the position of each window's maximum in the forward pass",
+    "winner-ignored": "give the gradient to the winner alone: remember where each window's maximum was",
     "operand-swapped": "check which array the step is given",
     "operand-updated-early": "keep the old parameters until all gradients are computed",
     "stale-cache": "fill the cache anew in every forward pass",
@@ -78,9 +78,71 @@ HINTS: Mapping[str, str] = {
     "reshaped": "give the result the shape of the quantity it belongs to",
     "in-place": "work on a copy: x = x.copy()",
     "nonfinite": "look for a division by 0, the logarithm of 0, or an overflow of exp",
+    "absolute-value": "the sign counts: leave the absolute value away",
+    "branch-missing": "what several steps read gets a gradient from each of them: add them all up",
+    "clipped": "a value that is cut off has no gradient: do not clip on one side of the comparison alone",
+    "clipping-missing": "cut off where the definition does",
+    "constant-factor-inside": "check the constant",
+    "derivative-missing": "multiply the upstream gradient by the local derivative",
+    "derivative-of-other-function": "differentiate the function that the forward pass applies",
+    "derivative-wrong-point": "take the derivative at the input; written in y, the function is not applied again",
+    "dilation-wrong": "check which number is the stride, which the dilation",
+    "stride-wrong": "check which number is the stride, which the dilation or the kernel's size",
+    "padding-wrong": "check the padding: for ∂L/∂x it is kernel − 1 − padding on each side",
+    "padding-complement": "kernel − 1 − padding belongs to the backward pass, padding to the forward pass",
+    "padding-value-wrong": "max pooling pads with −∞, not with 0",
+    "epsilon-inside": "check the parenthesis: ε is added to the root",
+    "epsilon-outside": "check the parenthesis: ε is added to the variance, inside of the root",
+    "epsilon-missing": "add ε, in the backward pass as well",
+    "factor-extra": "each factor of the chain rule is multiplied in once, by the step that it belongs to",
+    "factor-for-term": "the chain rule adds up where several ways lead to the loss, and multiplies along one of them",
+    "function-applied-twice": "apply it once: is it done by the step before, or by the loss, already?",
+    "ignore-index": "leave out the positions that ignore_index names, in the sum and in the count",
+    "index-off-by-one": "count the classes from 0",
+    "log-base": "use the natural logarithm",
+    "mask-extra": "this mask belongs to another step",
+    "mean-for-max": "give the gradient to the winner alone; spreading is for the mean",
+    "max-for-mean": "give every element of the window its share; the winner alone is for the maximum",
+    "mean-missing": "divide by the number of elements of the window",
+    "maximum-for-sum": "sum, do not take the maximum",
+    "min-for-max": "take the largest element",
+    "not-a-subgradient": "at the kink a derivative lies between those of both sides; torch takes 0 for ReLU",
+    "off-by-one": "check the first and the last index",
+    "operand-extra": "each factor of the chain rule is multiplied in once, by the step that it belongs to",
+    "operations-exchanged": "check the order of the two operations",
+    "option-mixed-up": "check which option is meant",
+    "other-function": "check which function's formula this is",
+    "parentheses": "check the parentheses: the factor multiplies the whole sum",
+    "root-extra": "leave the root away",
+    "root-missing": "take the root",
+    "sign-inside": "check the sign of the term",
+    "slope-missing": "both cases have a slope",
+    "square-missing": "square it",
+    "squared": "do not square it",
+    "square-outside": "square each element before adding up",
+    "sum-missing": "sum over the axes that the operand was broadcast along",
+    "sum-of-products": "multiply first, then sum: the sum of products is not the product of sums",
+    "target-inverted": "check which class is called 1",
+    "ties-last": "torch gives the whole gradient to the first of several equal maxima",
+    "upstream-doubled": "multiply by the upstream gradient once",
+    "upstream-rotated": "the upstream gradient is not turned: a plain correlation of the input with it",
+    "window-off-by-one": "check the ends of the loop over the window",
+    "winner-transposed": "an argmax over a flattened window k is row k // width, column k % width",
+    "winner-wrong": "remember the position of each window's maximum in the forward pass",
+    "wrong-axes": "check the axis argument",
 }
 
 
 def hint_for(identifier: str) -> str:
     """The usual fix; empty if there is none in general."""
     return HINTS.get(identifier.partition("+")[0], "")
+
+
+def number(value: int) -> str:
+    """``1 234 567``, as the views write it."""
+    return f"{value:,}".replace(",", " ")
+
+
+def count(value: int, noun: str) -> str:
+    """``1 probe``, ``2 probes``."""
+    return f"{number(value)} {noun}{'' if value == 1 else 's'}"
