@@ -163,7 +163,7 @@ def with_causes(report: Report, session: Session) -> Report:
         return report
     try:
         return attach(report, session.evidence)
-    except ArithmeticError as error:  # a mistake that was tried divides by zero: the verdict stands without a cause
+    except (ArithmeticError, LookupError) as error:  # a mistake that was tried cannot be computed: the verdict stands
         return replace(report, notes=(*report.notes, f"no cause was found for what is wrong: {error}"))
 
 

@@ -32,7 +32,7 @@ from manual_bp.layer_objects._wired import Wired
 from manual_bp.trace import Array
 
 #: How many combinations of layouts are tried at most.
-_TRIALS = 2000
+TRIALS = 2000
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ def match(
     wirings = _wirings(wired, adapter, shapes, x)
     absent = [name for name in shapes if not wirings[0].get(name)]
     module = reference.without(module, absent)
-    params = _trial_parameters(module)
+    params = trial_parameters(module)
     best: tuple[tuple[float, float], _Option, View] | None = None
     failed: _Option | None = None
-    for option in islice(_options(wired, wirings, module, params, x, said, x_view), _TRIALS):
+    for option in islice(_options(wired, wirings, module, params, x, said, x_view), TRIALS):
         try:
             found = _trial(wired, option, params, x)
         except Exception:  # noqa: BLE001  # conventions that the layer cannot work with are not its own
@@ -153,7 +153,7 @@ def _ready(layer: Any, x: Array) -> None:
         _methods.prepare(layer, x.shape, _methods.Applying(UPDATE_RATE))
 
 
-def _trial_parameters(module: Any) -> dict[str, Array]:
+def trial_parameters(module: Any) -> dict[str, Array]:
     """Random parameters: with those of a fresh normalisation (ones and zeros) layouts could not be told apart."""
     rng = np.random.default_rng(0)
     params = _torch_side.layer_reference.parameters(module)
@@ -185,7 +185,7 @@ def _options(
                 continue
             runs = True
             for wiring in wirings:
-                for chosen in _parameter_options(wired.layer, wiring, params, said, view):
+                for chosen in parameter_options(wired.layer, wiring, params, said, view):
                     yield _Option(wiring, chosen, view, selected, expected)
     if not runs:
         assert refused is not None
@@ -202,7 +202,7 @@ def _input_options(x: Array, module: Any, said: Mapping[str, str], x_view: View 
     return list(input_views(x.shape, _torch_side.layer_reference.channels(module)))
 
 
-def _parameter_options(
+def parameter_options(
     layer: Any, wiring: Wiring, params: Mapping[str, Array], said: Mapping[str, str], x: View
 ) -> Iterator[dict[str, tuple[View, ...]]]:
     """All combinations of parameter layouts that the shapes allow, the likeliest first."""

@@ -6,6 +6,7 @@ gradient had a say, a wrong one could be excused by some other convention under 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -65,14 +66,15 @@ def arguments(function: Callable[..., Any]) -> list[Argument]:
 
 
 def call_forward(function: Callable[..., Any], x: Any, *, training: bool) -> Any:
-    """Call a forward method with its input, and with whether it is in training where it asks."""
+    """Call a forward method with its input or inputs, and with whether it is in training where it asks."""
     given: list[Any] = []
     named: dict[str, Any] = {}
-    left = [x]
+    several = isinstance(x, tuple)
+    left = list(reversed(x)) if several else [x]
     for argument in arguments(function):
         if _TRAINING.match(argument.name):
             named[argument.name] = training
-        elif left and (argument.required or not given):
+        elif left and (argument.required or several or not given):
             if argument.keyword or named:
                 named[argument.name] = left.pop()
             else:
@@ -82,7 +84,7 @@ def call_forward(function: Callable[..., Any], x: Any, *, training: bool) -> Any
                 f"its forward method wants {argument.name!r} as well",
                 hint="say how it is called: Adapter(forward=lambda layer, x: layer.forward(x, ...))",
             )
-    return function(*given, **named)
+    return function(*given, *reversed(left), **named)
 
 
 def call_backward(
@@ -137,9 +139,10 @@ def reset(layer: Any) -> None:
 
 def set_mode(layer: Any, training: bool) -> None:
     """Set the attributes that say whether a layer is in training; a method of that name is called."""
-    for name in ("training", "is_training", "train_mode", "trainable_mode"):
+    for name in ("training", "is_training", "train_mode", "trainable_mode", "_training", "_is_training", "_train"):
         if isinstance(getattr(layer, name, None), bool):
-            setattr(layer, name, training)
+            with contextlib.suppress(AttributeError):  # a property without a setter; what it reads has its own name
+                setattr(layer, name, training)
     if (
         not training
         and callable(function := getattr(layer, "eval", None))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from manual_bp import _torch_side
 from manual_bp.adapters import Adapter
 from manual_bp.errors import ManualBPError
 from manual_bp.layer_objects import _methods
@@ -54,10 +56,10 @@ class Pair:
     def _params(self) -> list[Array]:
         return [getattr(self, _attribute(name)) for name in self._names]
 
-    def forward(self, x: Array) -> Any:
+    def forward(self, x: Any) -> Any:
         """Output; what else the function returns is kept for `backward`."""
         wanted = [a for a in _methods.arguments(self._forward) if a.required]
-        given = [x, *self._params()]
+        given = [*(x if isinstance(x, tuple) else (x,)), *self._params()]
         surplus = [self._setting(a.name, "forward") for a in wanted[len(given) :] if not a.keyword]
         named = {a.name: self._setting(a.name, "forward") for a in wanted if a.keyword}
         returned = self._forward(*given, *surplus, **named)
@@ -97,7 +99,8 @@ class Pair:
                 self._backward, upstream, x=self._x, output=self._output, cache=None, rate=1.0
             )[0]
         else:
-            given = [upstream, self._x, *self._params()]
+            inputs = self._x if isinstance(self._x, tuple) else (self._x,)
+            given = [upstream, *inputs, *self._params()]
         meaning = {**dict(zip(wanted, given, strict=False)), **settings}
         return self._backward(
             *(meaning[a.name] for a in arguments if not a.keyword),
@@ -107,3 +110,16 @@ class Pair:
 
 def _attribute(name: str) -> str:
     return "param_" + name.replace(".", "_")
+
+
+def as_layer(layer: Any, adapter: Adapter | None, module: Any) -> tuple[Any, Any, Adapter | None]:
+    """A pair of functions as an object, with its module and adapter; the rest as it is."""
+    if not isinstance(layer, tuple):
+        return layer, module, adapter
+    side = _torch_side.layer_reference
+    given = adapter.params if adapter else {}
+    names = tuple(name for name in side.shapes(module) if given.get(name, "") is not None)
+    pair = Pair(layer[0], layer[1], names, side.settings(module))
+    pair.hold(side.parameters(module))
+    own = pair.adapter()
+    return pair, module, replace(adapter, params={**own.params, **adapter.params}) if adapter else own

@@ -6,6 +6,7 @@ import types
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "running_mean": ("running_mean", "moving_mean", "mean_running", "run_mean", "r_mean", "cache_m", "running_mu"),
     "running_var": ("running_var", "moving_var", "moving_variance", "run_var", "r_var", "cache_v", "running_variance"),
 }  # fmt: skip
+
+#: How many ways to give arrays to parameters by their sizes alone are tried at most.
+_ASSIGNMENTS = 24
 
 _BAGS = (
     "params", "parameters", "_params", "_parameters", "weights", "trainable", "variables", "nt_params", "state",
@@ -70,7 +74,12 @@ def find_parameters(layer: Any, adapter: Adapter | None, shapes: Mapping[str, tu
         groups.setdefault(name.rpartition(".")[0], {})[name.rpartition(".")[2]] = shape
     found = _numbered(layer, groups) if len(groups) > 1 else None
     if found is None:
-        found = _owned(layer, groups)
+        try:
+            found = _owned(layer, groups)
+        except ManualBPError:
+            found = list(islice(_by_shape(layer, open_), _ASSIGNMENTS))
+            if not found:
+                raise
     return [{name: {**said, **wiring}[name] for name in shapes} for wiring in found]
 
 
@@ -96,6 +105,32 @@ def _owned(layer: Any, groups: Mapping[str, Mapping[str, tuple[int, ...]]]) -> l
                 hint=f"say where it is: Adapter(params={{{full!r}: 'its attribute'}})",
             )
     return options
+
+
+def _by_shape(layer: Any, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Wiring]:
+    """Ways to give each parameter an array of its size, whatever it is called: the forward pass tells the right one."""
+    held = {path: read(layer, path) for path in _arrays(layer)}
+    derived = {gradient for path in held for gradient in gradient_paths("", path).split("|")}
+    own = {path: value for path, value in held.items() if path not in derived}
+    fitting = [[path for path, value in own.items() if fits(value, shape)] for shape in shapes.values()]
+    for chosen in product(*fitting):
+        if len(set(chosen)) == len(chosen):
+            yield {name: (path,) for name, path in zip(shapes, chosen, strict=True)}
+
+
+def _arrays(layer: Any) -> Iterator[str]:
+    """Paths of the arrays that the layer holds, as attributes or one mapping or list deep."""
+    for name, value in getattr(layer, "__dict__", {}).items():
+        if isinstance(value, Mapping):
+            yield from (f"{name}[{key!r}]" for key, v in value.items() if isinstance(key, str) and _holds_array(v))
+        elif isinstance(value, (list, tuple)):
+            yield from (f"{name}[{i}]" for i, v in enumerate(value) if _holds_array(v))
+        elif _holds_array(value):
+            yield name
+
+
+def _holds_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or boxed(value) is not None
 
 
 def _prefixed(prefix: str, paths: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from manual_bp.adapters import Adapter
 from manual_bp.candidate import Located, as_array
 from manual_bp.diagnose import place_of
 from manual_bp.errors import ManualBPError
+from manual_bp.inputs import is_several
+from manual_bp.layer_objects._chain import Link, judged_chain, like
 from manual_bp.layer_objects._losses import LossObject
-from manual_bp.layer_objects._match import Matched, match
-from manual_bp.layer_objects._pairs import Pair
-from manual_bp.layer_objects._views import View
-from manual_bp.layer_objects._wired import Wired
+from manual_bp.layer_objects._match import match
+from manual_bp.layer_objects._pairs import as_layer
+from manual_bp.layer_objects._several import verify_several
 from manual_bp.report import Report
 from manual_bp.trace import GRAD, Array
 from manual_bp.variants import within
@@ -55,7 +56,7 @@ def verify_layer(
         The torch.nn module it should equal. For a loss, a loss module or a function of (prediction, target) in torch;
         at the end of an nn.Sequential, the list's last member is the loss.
     x
-        Input in the layer's own layout.
+        Input in the layer's own layout; a tuple of several, in torch's.
     y
         The target of a loss, as torch takes it.
     upstream
@@ -79,6 +80,18 @@ def verify_layer(
     ManualBPError
         If something cannot be found, or the layer raises.
     """
+    if is_several(x) and not isinstance(layer, list):
+        return verify_several(
+            layer,
+            reference,
+            tuple(as_array("x", part) for part in (x.values() if isinstance(x, Mapping) else x)),
+            y if upstream is None else upstream,
+            adapter if isinstance(adapter, Adapter) else None,
+            layouts or {},
+            dtype,
+            title,
+            {"probes": probes, "seed": seed, "strict_kinks": strict_kinks},
+        )
     data = as_array("x", x)
     adapters = adapter if isinstance(adapter, Mapping) else {}
     adapter = None if isinstance(adapter, Mapping) else adapter
@@ -95,9 +108,9 @@ def verify_layer(
     if upstream is None and y is not None:
         upstream = y
     module = _torch_side.layer_reference.checked(reference)
-    known = match(*_as_layer(layer, adapter, module), data, said)
-    chain = [_Link("output", "", known)]
-    return _judged(chain, known.module, None, data, None, upstream, dtype, name, common)
+    known = match(*as_layer(layer, adapter, module), data, said)
+    chain = [Link("output", "", known)]
+    return judged_chain(chain, known.module, None, data, None, upstream, dtype, name, common)
 
 
 def _is_loss(reference: Any) -> bool:
@@ -105,31 +118,7 @@ def _is_loss(reference: Any) -> bool:
     return side.is_loss(reference) or (callable(reference) and not side.is_module(reference))
 
 
-def _as_layer(layer: Any, adapter: Adapter | None, module: Any) -> tuple[Any, Any, Adapter | None]:
-    """Functions as an object; the rest as it is."""
-    if not isinstance(layer, tuple):
-        return layer, module, adapter
-    side = _torch_side.layer_reference
-    pair = Pair(layer[0], layer[1], tuple(side.shapes(module)), side.settings(module))
-    pair.hold(side.parameters(module))
-    own = pair.adapter()
-    return pair, module, replace(adapter, params={**own.params, **adapter.params}) if adapter else own
-
-
 # ---------------------------------------------------------------------- layers
-
-
-@dataclass(frozen=True)
-class _Link:
-    """One layer of a chain: the name of its output, and the prefix of its parameters, in the reference."""
-
-    name: str
-    prefix: str
-    known: Matched
-
-    def own(self, params: Mapping[str, Array]) -> dict[str, Array]:
-        """Its parameters, by its module's own names."""
-        return {name: params[self.prefix + name] for name in self.known.wired.wiring}
 
 
 def _verify_list(
@@ -156,13 +145,13 @@ def _verify_list(
     names = [name for name, _ in side.checked(reference).named_children()]
     if unknown := [name for name in by_name if name not in names]:
         raise ManualBPError(f"an adapter is given for {unknown[0]!r}", hint=f"the modules are {', '.join(names)}")
-    chain: list[_Link] = []
+    chain: list[Link] = []
     current, view = x, None
     for (name, child), layer in zip(children, layers, strict=False):
         own = {key.removeprefix(f"{name}."): v for key, v in said.items() if key.startswith(f"{name}.")}
         own |= {"x": said["x"]} if not chain and "x" in said else {}
-        known = match(*_as_layer(layer, by_name.get(name, common_one), child), current, own, x_view=view)
-        chain.append(_Link(name, f"{name}.", known))
+        known = match(*as_layer(layer, by_name.get(name, common_one), child), current, own, x_view=view)
+        chain.append(Link(name, f"{name}.", known))
         view = known.output
         current = known.sample
     module = side.sequence([(link.name, link.known.module) for link in chain])
@@ -173,121 +162,7 @@ def _verify_list(
         y = side.fitting_target(loss, chain[-1].known.output.to_torch(current), y)
         judged = LossObject(layers[-1], by_name.get(names[-1], Adapter()), loss, view=view)
         judged.settle(current, y)
-    return _judged(chain, module, judged, x, y, upstream, dtype, title or "layers", common)
-
-
-def _judged(chain: list[_Link], module: Any, loss: LossObject | None, *others: Any) -> Report:
-    """The report; where the gradients of parameters are means, and nothing else is wrong, it says how to say so."""
-    report = _run(chain, module, loss, *others)
-    wrong = {check.kind for check in report.checks if check.status == "wrong"}
-    if report.ok or loss is not None or wrong != {"parameter_gradient"}:
-        return report
-    if any(link.known.wired.adapter.averaged for link in chain):
-        return report
-    means = [replace(link, known=replace(link.known, wired=_averaged(link.known.wired))) for link in chain]
-    if not _run(means, module, loss, *others).ok:
-        return report
-    text = (
-        "the gradients of its parameters are means over the examples; if that is meant: adapter=Adapter(averaged=True)"
-    )
-    return replace(report, notes=(*report.notes, text))
-
-
-def _place(chain: list[_Link], loss: LossObject | None, quantity: str) -> str:
-    """Where the method is that makes a quantity."""
-    if not quantity.endswith(GRAD):
-        owner = next((link for link in chain if link.name == quantity), None)
-        return place_of(owner.known.wired.method("forward") if owner else loss and loss.method("forward"))
-    base = quantity.removesuffix(GRAD)
-    names = ["x", *(link.name for link in chain)]
-    if base in names:  # the gradient of a value is made by what reads it
-        at = names.index(base)
-        return place_of(
-            chain[at].known.wired.method("backward") if at < len(chain) else loss and loss.method("backward")
-        )
-    owner = next((link for link in chain if base.startswith(link.prefix)), None)
-    return place_of(owner.known.wired.method("backward")) if owner else ""
-
-
-def _averaged(wired: Wired) -> Wired:
-    return replace(wired, adapter=replace(wired.adapter, averaged=True))
-
-
-def _run(
-    chain: list[_Link],
-    module: Any,
-    loss: LossObject | None,
-    x: Array,
-    y: Array | None,
-    upstream: Any,
-    dtype: str | None,
-    title: str,
-    common: dict[str, Any],
-) -> Report:
-    first, last = chain[0].known, chain[-1].known
-    notes: list[str] = []
-    if dtype is None and any(link.known.single for link in chain):
-        dtype = "float32"
-        notes.append("it computes in float32 whatever it is given; judged in float32")
-    given = None if upstream is None else last.output.to_torch(as_array("upstream", upstream))
-    own_dtype = np.dtype(dtype or (x.dtype if x.dtype in (np.float32, np.float64) else np.float64))
-
-    def candidate(params: Mapping[str, Array], x: Any, y: Any) -> dict[str, Any]:
-        reported: dict[str, Any] = {}
-        start = current = first.x.to_layer(x)
-        for link in chain:
-            current = link.known.wired.forward(link.own(params), current)
-            reported[link.name] = link.known.output.to_torch(current)
-        if not np.shares_memory(start, x):
-            x[...] = first.x.to_torch(start)  # a layer that works on its input in place is seen to do so
-        # where layers average, and the loss leaves it to them, gradients of values are as many times too large
-        many = len(x) if any(link.known.wired.adapter.averaged for link in chain) else 1
-        shrunk, grown = (many, 1) if loss is not None else (1, many)
-        if loss is None:
-            gradient: Any = last.output.to_layer(np.array(y))
-        else:
-            reported["loss"] = loss.forward(current, y)
-            gradient = loss.backward(current, y)
-            reported[chain[-1].name + GRAD] = _torch_or_none(last.output, gradient, shrunk)
-        for at, link in reversed(list(enumerate(chain))):
-            if gradient is None:
-                break
-            gradient, found = link.known.wired.backward(link.own(params), np.array(gradient))
-            scale = grown if link.known.wired.adapter.averaged else 1
-            reported |= {link.prefix + name: value * scale if scale > 1 else value for name, value in found.items()}
-            if at or x.dtype.kind == "f":
-                reported[(chain[at - 1].name if at else "x") + GRAD] = _torch_or_none(link.known.x, gradient, shrunk)
-            notes.extend(link.known.wired.notes)
-        return {name: _like(value, own_dtype, notes) for name, value in reported.items() if value is not None}
-
-    report = verify(
-        Located(candidate, lambda quantity: _place(chain, loss, quantity)),
-        module,
-        x=first.x.to_torch(x),
-        y=y if loss is not None else given,
-        loss=loss.reference if loss is not None else None,
-        dtype=dtype,
-        title=title,
-        **common,
-    )
-    return replace(report, notes=(*report.notes, *dict.fromkeys(notes)))
-
-
-def _torch_or_none(view: View, value: Any, divisor: int) -> Array | None:
-    if value is None:
-        return None
-    found = np.array(view.to_torch(np.asarray(value)))
-    return found / found.dtype.type(divisor) if divisor > 1 and found.dtype.kind == "f" else found
-
-
-def _like(value: Any, dtype: np.dtype[Any], notes: list[str]) -> Array:
-    """Whole numbers and masks as numbers; float64 that was made of float32 as float32, which only rounds once more."""
-    array = np.asarray(value)
-    if array.dtype.kind in "iub" or (array.dtype == np.float64 and dtype == np.float32):
-        if array.dtype.kind == "f":
-            notes.append("it returns float64 for float32; compared as float32")
-        return array.astype(dtype)
-    return array
+    return judged_chain(chain, module, judged, x, y, upstream, dtype, title or "layers", common)
 
 
 # ---------------------------------------------------------------------- losses
@@ -318,7 +193,7 @@ def _verify_loss(
     def candidate(_params: Mapping[str, Array], x: Any, y: Any) -> dict[str, Any]:
         value, gradient = loss.forward(x, y), loss.backward(x, y)
         reported = {"loss": value} if gradient is None else {"loss": value, "x.grad": gradient}
-        return {name: _like(value, own_dtype, notes) for name, value in reported.items()}
+        return {name: like(value, own_dtype, notes) for name, value in reported.items()}
 
     placed = Located(
         candidate, lambda quantity: place_of(loss.method("backward" if quantity.endswith(GRAD) else "forward"))

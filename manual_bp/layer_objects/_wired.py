@@ -34,6 +34,8 @@ class Wired:
         torch's parameter -> where the layer keeps it.
     views
         By torch's parameter, how each of its pieces is laid out.
+    inputs
+        How many inputs it takes; several are a tuple, and so is dL/dx then.
     """
 
     layer: Any
@@ -42,6 +44,7 @@ class Wired:
     has_parameters: bool
     wiring: Wiring = field(default_factory=dict)
     views: dict[str, tuple[View, ...]] = field(default_factory=dict)
+    inputs: int = 1
     notes: list[str] = field(default_factory=list)
     _x: Any = None
     _output: Any = None
@@ -183,6 +186,8 @@ class Wired:
             return _from_mapping(returned, names)
         if isinstance(returned, list) and len(returned) == 1:
             returned = returned[0]
+        if self.inputs > 1 and isinstance(returned, (tuple, list)):
+            return tuple(returned[: self.inputs]), dict(zip(names, returned[self.inputs :], strict=False))
         if isinstance(returned, (tuple, list)):
             values = _ordered([*returned], [np.shape(self._x), *(self.views[n][0].layer for n in names)])
             return values[0], dict(zip(names, values[1:], strict=False))

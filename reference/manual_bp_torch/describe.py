@@ -64,13 +64,16 @@ def graph_of(program: Program, structure: Structure, shapes: Shapes, reported: C
 
 def _step(program: Program, structure: Structure, segment: Segment, shapes: Shapes) -> Step:
     call = structure.calls.get(segment.name)
-    if call is not None and program.module is not None and sorted(call[1]) == sorted(segment.reads):
+    # an input of whole numbers has no gradient, and so is not seen to be read
+    read = [name for name in call[1] if name in segment.reads or name not in structure.inputs] if call else []
+    if call is not None and program.module is not None and sorted(read) == sorted(segment.reads):
         module = program.module.get_submodule(call[0])
         local = (*(n for n, _ in module.named_parameters()), *(n for n, _ in module.named_buffers()))
         layer = layer_for(module)
         return Step(name=segment.name, layer=layer, inputs=call[1], params={n: f"{call[0]}.{n}".removeprefix(".") for n in local})
     layer, params = _guess(segment, shapes)
-    return Step(name=segment.name, layer=layer, inputs=tuple(dict.fromkeys(segment.reads)), params=params)
+    inputs = tuple(dict.fromkeys(segment.reads)) or structure.inputs[:1]
+    return Step(name=segment.name, layer=layer, inputs=inputs, params=params)
 
 
 _ACTIVATIONS: Mapping[tuple[str, ...], ours.Layer] = {

@@ -84,8 +84,8 @@ def _hooked(module: nn.Module, select: Any) -> nn.Module:
     return changed
 
 
-def forward(module: nn.Module, params: Mapping[str, Array], x: Array) -> Array:
-    """The module's output in float64.
+def forward(module: nn.Module, params: Mapping[str, Array], x: Array | tuple[Array, ...]) -> Array:
+    """The module's output in float64, of one input or of several.
 
     Raises
     ------
@@ -94,14 +94,16 @@ def forward(module: nn.Module, params: Mapping[str, Array], x: Array) -> Array:
     """
     wide = copy.deepcopy(module).double()
     state = {name: torch.from_numpy(np.array(a, np.float64)) for name, a in params.items()}
-    data = torch.from_numpy(np.array(x, dtype=np.float64 if x.dtype.kind == "f" else np.int64))
+    parts = x if isinstance(x, tuple) else (x,)
+    data = tuple(torch.from_numpy(np.array(p, dtype=np.float64 if p.dtype.kind == "f" else np.int64)) for p in parts)
     try:
         with torch.no_grad():
-            out = functional_call(wide, state, (data,))
+            out = functional_call(wide, state, data)
     except Exception as error:
         said = str(error).strip().splitlines()
         raise ManualBPError(
-            f"the reference cannot work with an input of shape {x.shape}: {said[0] if said else type(error).__name__}",
+            f"the reference cannot work with {'inputs' if len(parts) > 1 else 'an input'} of shape "
+            f"{', '.join(str(p.shape) for p in parts)}: {said[0] if said else type(error).__name__}",
             hint="give x as the layer takes it, and a reference of the same sizes",
         ) from error
     if isinstance(out, (tuple, list)):
