@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._check import check_choice, check_match, checked, ieee
+from ._check import check_choice, check_match, check_numbers, checked, ieee
 from ._layer import Array, Cache, Gradients, Layer, Params
 from ._special import erf, keep_where, positive_part, select, sigmoid
 
@@ -87,6 +87,9 @@ class LeakyReLU(Layer):
 
     negative_slope: float = 0.01
 
+    def __post_init__(self) -> None:
+        check_numbers(self, negative_slope=self.negative_slope)
+
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
         (x,) = checked(self, inputs)
@@ -133,6 +136,9 @@ class Softplus(Layer):
 
     beta: float = 1.0
     threshold: float = 20.0
+
+    def __post_init__(self) -> None:
+        check_numbers(self, beta=self.beta, threshold=self.threshold)
 
     @ieee
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,13 @@ def check_choice(owner: object, field: str, value: str, choices: tuple[str, ...]
     """Refuse a hyperparameter that is not one of the words torch knows."""
     if value not in choices:
         raise NNError(f"{name_of(owner)}: {field}={value!r} is not one of {', '.join(map(repr, choices))}")
+
+
+def check_numbers(owner: object, **fields: object) -> None:
+    """Refuse hyperparameters that are not real numbers."""
+    for field, value in fields.items():
+        if not isinstance(value, Real | np.bool_):
+            raise NNError(f"{name_of(owner)}: {field}={value!r} is a {type(value).__name__}; it takes a real number")
 
 
 def axis_of(owner: object, dim: int, x: Array) -> int:

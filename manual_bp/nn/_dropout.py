@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ._check import check_match, checked, ieee, name_of, parameter
+from ._check import check_match, check_numbers, checked, ieee, name_of, parameter
 from ._layer import Array, Cache, Gradients, Layer, NNError, Params
 
 
@@ -34,6 +34,7 @@ class Dropout(Layer):
     training: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
+        check_numbers(self, p=self.p)
         if not 0 <= self.p <= 1:
             raise NNError(f"{name_of(self)}: p={self.p}; a probability lies in [0, 1]")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._check import check_choice, check_input, check_match, ieee, name_of
+from ._check import check_choice, check_input, check_match, check_numbers, ieee, name_of
 from ._layer import Array, Cache, Loss, NNError
 
 
@@ -121,6 +121,7 @@ class HuberLoss(ReducedLoss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_numbers(self, delta=self.delta)
         if not self.delta > 0:
             raise NNError(f"HuberLoss: delta={self.delta}; it must be positive")
 
@@ -151,6 +152,7 @@ class SmoothL1Loss(ReducedLoss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_numbers(self, beta=self.beta)
         if not self.beta >= 0:
             raise NNError(f"SmoothL1Loss: beta={self.beta}; it must not be negative")
 

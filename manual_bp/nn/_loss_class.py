@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ._check import check_input, check_match, describe, freeze, ieee, name_of
+from ._check import check_input, check_match, check_numbers, describe, freeze, ieee, name_of
 from ._layer import Array, Cache, Loss, NNError
 from ._loss import ReducedLoss
 from ._special import log_softmax
@@ -93,6 +93,7 @@ class CrossEntropyLoss(ReducedLoss):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "weight", freeze(self.weight))
+        check_numbers(self, label_smoothing=self.label_smoothing)
         if not 0 <= self.label_smoothing <= 1:
             raise NNError(f"CrossEntropyLoss: label_smoothing={self.label_smoothing}; it must lie in [0, 1]")
 

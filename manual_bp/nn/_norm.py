@@ -24,7 +24,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._check import check_match, checked, ieee, name_of, parameter
+from ._check import check_match, check_numbers, checked, ieee, name_of, parameter
 from ._layer import Array, Cache, Gradients, Layer, NNError, Params
 
 Axes = tuple[int, ...]
@@ -98,6 +98,9 @@ class _BatchNorm(Layer):
 
     ndims: ClassVar[tuple[int, ...]] = ()
     layout: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, eps=self.eps, momentum=0 if self.momentum is None else self.momentum)
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         names = ("weight", "bias") if self.bias else ("weight",)
@@ -225,6 +228,7 @@ class LayerNorm(Layer):
     bias: bool = True
 
     def __post_init__(self) -> None:
+        check_numbers(self, eps=self.eps)
         if not self.shape:
             raise NNError("LayerNorm: normalized_shape is empty; name at least one axis")
 

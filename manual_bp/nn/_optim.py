@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ._check import check_input, check_match, ieee, name_of
+from ._check import check_input, check_match, check_numbers, ieee, name_of
 from ._layer import Array, NNError, Optimizer, Params, State
 
 
@@ -186,7 +186,8 @@ def stored(owner: Optimizer, name: str, state: State, like: Params) -> Params:
 
 
 def not_negative(owner: Optimizer, **values: float) -> None:
-    """Refuse a hyperparameter below 0, or NaN."""
+    """Refuse a hyperparameter that is no real number, is below 0, or NaN."""
+    check_numbers(owner, **values)
     for name, value in values.items():
         if not value >= 0:
             raise NNError(f"{name_of(owner)}: {name}={value}; it must not be negative")

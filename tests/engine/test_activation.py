@@ -195,3 +195,23 @@ def test_keep_where_and_select_are_where(dtype):
     np.testing.assert_array_equal(_special.select(keep, values, values[::-1]), np.where(keep, values, values[::-1]))
     np.testing.assert_array_equal(np.signbit(kept[:, 0]), np.signbit(values[:, 0]))
     assert not np.signbit(kept[:, 1]).any()
+
+
+@pytest.mark.parametrize(
+    ("cls", "field"),
+    [
+        (nn.LeakyReLU, "negative_slope"),
+        (nn.Softplus, "beta"),
+        (nn.Softplus, "threshold"),
+        (nn.Dropout, "p"),
+        (nn.HuberLoss, "delta"),
+        (nn.SmoothL1Loss, "beta"),
+        (nn.CrossEntropyLoss, "label_smoothing"),
+        (nn.SGD, "lr"),
+        (nn.AdamW, "weight_decay"),
+    ],
+)
+@pytest.mark.parametrize("value", [1j, "0.1", None, [0.1]], ids=repr)
+def test_a_hyperparameter_that_is_no_real_number_is_refused(cls, field, value):
+    with pytest.raises(nn.NNError, match=rf"{cls.__name__}: {field}=.* real number"):
+        cls(**{field: value})
