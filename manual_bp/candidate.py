@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from manual_bp.errors import ManualBPError
-from manual_bp.layouts import from_torch_layout, to_torch_layout
+from manual_bp.layouts import LayoutError, from_torch_layout, to_torch_layout
 from manual_bp.trace import GRAD, Array, Trace, bit_identical
 
 
@@ -212,8 +212,10 @@ def call(candidate: Callable[..., Any], params: Given, x: Any, y: Any) -> Any:
 
 def to_trace(
     reported: Any, naming: Naming, expected: Mapping[str, tuple[int, ...]], shapes: Iterable[tuple[int, ...]]
-) -> Trace:
-    """What the candidate reports as a trace under the reference's names and in torch's layout.
+) -> tuple[Trace, dict[str, str]]:
+    """What the candidate reports under the reference's names and in torch's layout; what is not laid out as it is said.
+
+    The second is by the reference's names, and says why.
 
     Parameters
     ----------
@@ -235,6 +237,7 @@ def to_trace(
     if not reported:
         raise ManualBPError("the candidate returned an empty dictionary", hint="report at least one value or gradient")
     trace: Trace = {}
+    misfits: dict[str, str] = {}
     origin: dict[str, str] = {}
     for own, value in reported.items():
         if not isinstance(own, str):
@@ -253,18 +256,22 @@ def to_trace(
         array = as_array(own, value)
         layout = naming.layout(own, name)
         if layout and name in expected:
-            array = to_torch_layout(array, layout, target=expected[name], shapes=shapes)
+            try:
+                array = to_torch_layout(array, layout, target=expected[name], shapes=shapes, name=own)
+            except LayoutError as error:
+                misfits[name] = f"{error.what}; {error.hint}"
+                continue
         if name in expected and expected[name] == () and array.size == 1:
             array = array.reshape(())  # a loss of shape (1,) or (1, 1) is the same number
         trace[name] = np.array(array, order="C")  # a copy: what the candidate does later changes nothing
-    if not any(name in expected for name in trace):
+    if not misfits and not any(name in expected for name in trace):
         first = next(iter(trace))
         close = get_close_matches(first, list(expected), n=3, cutoff=0.3)
         raise ManualBPError(
             f"none of the candidate's {len(trace)} names ({_some(trace)}) is a quantity of the reference",
             hint=(f"did you mean {' or '.join(close)}; " if close else "") + f"the reference has {_some(expected)}",
         )
-    return trace
+    return trace, misfits
 
 
 def as_array(name: str, value: Any) -> Array:

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from manual_bp.trace import Array
 
 #: torch's order of axes: batch, output, input, channels, then time and space, then features.
 TORCH_ORDER = "NBOICTDHWLSEFK"
+#: Axes of an array for which another layout is looked for.
+_MOST = 6
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,14 @@ def parse(text: str) -> Layout:
     return Layout(text, axes)
 
 
+class LayoutError(ManualBPError):
+    """An array that is not laid out as it is said to be."""
+
+
 def to_torch_layout(
-    array: Array, text: str, *, target: tuple[int, ...], shapes: Iterable[tuple[int, ...]] = ()
+    array: Array, text: str, *, target: tuple[int, ...], shapes: Iterable[tuple[int, ...]] = (), name: str = ""
 ) -> Array:
-    """An array in torch's order of axes, contiguous.
+    """An array in torch's order of axes, contiguous; never one whose elements were shuffled to make it fit.
 
     Parameters
     ----------
@@ -78,21 +85,65 @@ def to_torch_layout(
         The shape that torch has for it.
     shapes
         Shapes (N, C, *space) of tensors nearby, from which the sizes inside a group are read.
+    name
+        What the array is, for the error.
+
+    Raises
+    ------
+    LayoutError
+        It has other axes, or other sizes than torch's in that layout; it says which layout would fit.
     """
     layout = parse(text)
     if array.ndim != len(layout.axes):
-        raise ManualBPError(
-            f"layout {text!r} has {len(layout.axes)} axes, but the array has shape {array.shape}",
-            hint="name every axis of the array as it is stored",
-        )
+        raise _misfit(layout, array.shape, target, name, f"has {len(layout.axes)} axes")
     sizes = sizes_of(layout, array.shape, shapes)
     open_shape = [sizes[c] for c in layout.letters]
     order = sorted(layout.letters, key=TORCH_ORDER.index)
     moved = np.ascontiguousarray(array.reshape(open_shape).transpose([layout.letters.index(c) for c in order]))
-    grouped = any(len(axis) > 1 for axis in layout.axes)
-    # axes of one array that do not fit are a difference to be reported, not elements to be shuffled
-    fits = moved.size == math.prod(target) and (grouped or _but_ones(moved.shape) == _but_ones(target))
-    return moved.reshape(target) if fits else moved
+    if not _fits(layout, order, moved.shape, target):
+        raise _misfit(layout, array.shape, target, name, f"would be {_sizes(moved.shape)} in torch's order")
+    return moved.reshape(target)
+
+
+def _fits(layout: Layout, order: list[str], moved: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Whether torch's shape has these axes one by one, or those of one group in one."""
+    groups = {c: i for i, axis in enumerate(layout.axes) if axis != "1" for c in axis}
+    left = [(c, n) for c, n in zip(order, moved, strict=True) if n != 1]
+    for size in _but_ones(target):
+        taken: list[str] = []
+        while left and math.prod(moved[order.index(c)] for c in taken) < size:
+            taken.append(left.pop(0)[0])
+        if math.prod(moved[order.index(c)] for c in taken) != size or len({groups[c] for c in taken}) != 1:
+            return False
+    return not left
+
+
+def _misfit(layout: Layout, shape: tuple[int, ...], target: tuple[int, ...], name: str, why: str) -> LayoutError:
+    which = f"{name!r}" if name else "the array"
+    what = f"{which} has shape {_sizes(shape)}, torch's has {_sizes(target)}: its layout {layout.text!r} {why}"
+    others = [text for text in _other_layouts(layout, shape, target) if text != layout.text]
+    plain = "leave its layout away" if shape == target else ""
+    hint = plain or (f"say {' or '.join(map(repr, others[:2]))}" if others else "name every axis as it is stored")
+    return LayoutError(what, hint=hint)
+
+
+def _other_layouts(layout: Layout, shape: tuple[int, ...], target: tuple[int, ...]) -> Iterator[str]:
+    """Layouts in which an array of that shape would be torch's."""
+    letters = sorted(layout.letters, key=TORCH_ORDER.index)
+    if len(letters) != len(target):
+        letters = list({1: "O", 2: "NC", 3: "NCL", 4: "NCHW", 5: "NCDHW"}.get(len(target), ""))
+    if len(letters) == len(shape) == len(target) <= _MOST:
+        for order in permutations(range(len(target))):
+            if tuple(target[i] for i in order) == shape:
+                yield "".join(letters[i] for i in order)
+    if len(letters) > 2 and len(shape) == 2 and shape == (target[0], math.prod(target[1:])):
+        inner = "".join(letters[1:])
+        yield f"{letters[0]}({inner})"
+        yield f"{letters[0]}({inner[1:]}{inner[0]})"
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "scalar"
 
 
 def from_torch_layout(array: Array, text: str, *, shapes: Iterable[tuple[int, ...]] = ()) -> Array:

@@ -108,7 +108,7 @@ class Session:
 
     def _param_layout(self, own: str, name: str, array: Array, shape: tuple[int, ...] | None) -> Array:
         layout = self.naming.layout(own, name)
-        return to_torch_layout(array, layout, target=shape or array.shape) if layout and shape else array
+        return to_torch_layout(array, layout, target=shape, name=own) if layout and shape else array
 
     def _convert_param(self, array: Array) -> Array:
         return np.array(array.astype(self.dtype) if array.dtype.kind == "f" else array, order="C")

@@ -206,6 +206,7 @@ class Observed:
     found: Any
     structure: Any
     trace: Trace
+    misfits: Mapping[str, str]
     changed: tuple[str, ...]
 
 
@@ -224,11 +225,13 @@ def observe(session: Session, probe: Variant, run: Run) -> Observed:
     kept = {name: np.array(a) for name, a in handed.items()}
     reported = run(given, x, y)
     session.params_used |= given.used
-    trace = to_trace(reported, naming, expected, shapes)
+    trace, misfits = to_trace(reported, naming, expected, shapes)
     for name in session.program.frozen():
         trace.pop(name + GRAD, None)  # nobody asked for it
     changed = dict.fromkeys(naming.reference_name(n) for n in mutated(kept, handed))
-    return Observed(setting=setting, found=found, structure=structure, trace=trace, changed=tuple(changed))
+    return Observed(
+        setting=setting, found=found, structure=structure, trace=trace, misfits=misfits, changed=tuple(changed)
+    )
 
 
 def judge_probe(
@@ -247,7 +250,7 @@ def judge_observed(
     unasked = session.judge.unasked(structure)
     items = tuple(item for item in items if item.quantity.name in trace or item.quantity.name not in unasked)
     both_have = {*probe.params, *structure.inputs}  # nobody need report what he was given
-    left_out = both_have if judging.complete else {item.quantity.name for item in items}
+    left_out = (both_have if judging.complete else {item.quantity.name for item in items}) - seen.misfits.keys()
     wanted = tuple(item for item in items if item.quantity.name in trace or item.quantity.name not in left_out)
     checks = compare(wanted, trace, probe=probe.name, strict_kinks=judging.strict_kinks)
     if any(c.status in ("wrong", "nonfinite") and c.name in ("loss", f"{structure.output}{GRAD}") for c in checks):
@@ -255,6 +258,12 @@ def judge_observed(
         checks = compare(wanted, trace, probe=probe.name, strict_kinks=judging.strict_kinks)
     verdicts = session.judge.referee(setting, trace, found, structure, checks)
     checks, findings = refereed(checks, verdicts, probe.name)
+    checks = tuple(
+        replace(c, status="mismatch", note=seen.misfits[c.name])
+        if c.status == "missing" and c.name in seen.misfits
+        else c
+        for c in checks
+    )
     for name in seen.changed:
         text = f"the candidate changed {name!r}, which it was given, in place; work on a copy"
         findings.append(Finding(kind="mutation", name=name, step=name, text=text, probes=(probe.name,)))

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from difflib import get_close_matches
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from manual_bp.errors import ManualBPError
-from manual_bp.files import reason
 from manual_bp.network import Network
 from manual_bp.nn import Array
 from manual_bp.probes import check_finite
-
-#: No array of a network comes near this many bytes; a damaged or hostile header may claim more.
-LARGEST = 2**32
 
 
 def load_weights(path: str | os.PathLike[str], network: Network, dtype: npt.DTypeLike = np.float64) -> dict[str, Array]:
@@ -33,7 +26,9 @@ def load_weights(path: str | os.PathLike[str], network: Network, dtype: npt.DTyp
         The file cannot be read, is no npz, is truncated or pickled, or its arrays are not the network's.
     """
     expected = network.parameter_shapes() | network.buffer_shapes()
-    found = _read(Path(path), expected)
+    from manual_bp.dumps._npz import read_npz  # its package is of no use without --weights
+
+    found = read_npz(path)
     _check_names(path, network, list(expected), list(found))
     integers = {name: array.dtype for name, array in network.initial(np.random.default_rng(0)).items()}
     for name, shape in expected.items():
@@ -50,41 +45,6 @@ def load_weights(path: str | os.PathLike[str], network: Network, dtype: npt.DTyp
             )
         check_finite(f"{path}: {name}", array)
     return {name: np.ascontiguousarray(found[name]) for name in expected}
-
-
-def _read(path: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, Array]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {info.filename.removesuffix(".npy"): _member(archive, info) for info in archive.infolist()}
-    except OSError as error:
-        raise ManualBPError(f"cannot read {path}: {reason(error)}", hint="give the path of an npz file") from error
-    except zipfile.BadZipFile as error:
-        raise ManualBPError(
-            f"{path} is not an npz file, or only the beginning of one",
-            hint=f"write it with numpy.savez and the names {', '.join(expected)}",
-        ) from error
-    except (ValueError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
-        # pickled objects and bad headers are ValueErrors; an encrypted member is a RuntimeError
-        raise ManualBPError(
-            f"{path} holds something else than plain arrays: {reason(error).splitlines()[0]}",
-            hint="write it with numpy.savez from arrays of numbers, without pickle",
-        ) from error
-
-
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
-    if info.file_size > LARGEST:
-        raise ValueError(f"{info.filename} claims {info.file_size} bytes")
-    with archive.open(info) as file:
-        version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-        if read is None:
-            raise ValueError(f"{info.filename} has version {version} of the npy format")
-        shape, _, dtype = read(file)
-        # the header is read before the memory is taken: it may claim anything
-        if int(np.prod(shape, dtype=object)) * dtype.itemsize > info.file_size:
-            raise ValueError(f"{info.filename} claims shape {shape}, which is more than the file holds")
-    with archive.open(info) as file:
-        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
 def _check_names(path: str | os.PathLike[str], network: Network, expected: list[str], found: list[str]) -> None:

@@ -57,7 +57,7 @@ def without(name: str) -> Callable[[dict[str, Array]], dict[str, Array]]:
         (lambda w: w | {"z3.weight": w["z3.weight"].T}, r"z3\.weight has shape \(9, 1\), .* takes \(1, 9\)"),
         (lambda w: w | {"z3.weight": w["z3.weight"].astype(np.float32)}, r"z3\.weight is float32, expected float64"),
         (lambda w: w | {"z3.bias": np.array([np.nan])}, r"z3\.bias has 1 of 1 elements that are NaN"),
-        (lambda w: w | {"z3.bias": np.array([None])}, "holds something else than plain arrays"),
+        (lambda w: w | {"z3.bias": np.array([None])}, "holds pickled objects"),
     ],
 )
 def test_other_arrays_are_refused(
@@ -90,7 +90,7 @@ def test_a_header_that_claims_more_than_the_file_holds_takes_no_memory(tmp_path:
     np.lib.format.write_array_header_1_0(header, claim)
     with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
         archive.writestr("z1.weight.npy", header.getvalue())
-    with pytest.raises(ManualBPError, match="more than the file holds"):
+    with pytest.raises(ManualBPError, match=r"claims shape \(1099511627776,\)"):
         load_weights(tmp_path / "w.npz", THREE)
 
 
