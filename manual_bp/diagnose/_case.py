@@ -109,7 +109,8 @@ class Case:
             one, other = value.item(at), self.claimed.item(at)
             if math.isfinite(other) and not abs(one - other) <= limit and not self._excuses(at):
                 return False  # most edits end here, by a single number
-            fits = (np.abs(value - self.claimed) <= limit) | (value == self.claimed)
+            same = (value == self.claimed) | (np.isnan(value) & np.isnan(self.claimed))
+            fits = same | (np.abs(value - self.claimed) <= limit)
             return bool(np.all(fits if self.excused is None else fits | self.excused))
 
     def _excuses(self, at: int) -> bool:

@@ -159,12 +159,8 @@ def _const(part: Node, _: Any) -> Iterator[PartEdit]:
     }
     for other, words in others.items():
         if other != value and math.isfinite(other):
-            yield (
-                "constant-wrong",
-                f"{says} is {words}" if words != "left out" else f"{says} is left out",
-                1.8,
-                const(other),
-            )
+            name = f"{says} has the wrong sign" if other == -value else f"{says} is {words}"
+            yield "constant-wrong", name, 2.2 if words.startswith("taken as") else 1.8, const(other)
 
 
 def _sum(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:

@@ -38,7 +38,7 @@ def layer_edits(part: Any) -> Iterator[tuple[str, str, float, Any]]:
                 yield (
                     ("option-ignored" if ignored else "option-wrong"),
                     f"{own}: {name}",
-                    1.2 if ignored else 1.7,
+                    1.2 if ignored else 2.1 if other in _NUMBERS else 1.7,  # any number: a relation says more
                     changed,
                 )
     if isinstance(part, nn.Softmax | nn.LogSoftmax):

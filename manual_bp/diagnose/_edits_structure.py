@@ -186,7 +186,7 @@ def extra_factors(
     root: Node, part: Any, siblings: list[Node], shapes: Shapes
 ) -> Iterator[tuple[str, str, float, Node]]:
     """A factor that belongs to another part of the formula, multiplied in where it does not: whole trees."""
-    numbers = [(f.name, v) for f in _fields(part) for v in _numbers(getattr(part, f.name))]
+    numbers = [(f.name, v) for f in _fields(part) if f.name != "eps" for v in _numbers(getattr(part, f.name))]
     factors: list[tuple[str, Node, float]] = []
     for name, value in numbers:
         for number, words in ((value, name), (1 - value, f"1 − {name}"), (1 / value if value else 0.0, f"1/{name}")):

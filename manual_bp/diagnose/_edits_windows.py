@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,6 +11,9 @@ from typing import Any
 from manual_bp.nn._window import Shape, Window
 
 from ._node import Node, fn, node, scaled
+
+#: Windows of more elements are not tried element by element.
+MOST_TAPS = 27
 
 #: identifier, name, cost, node
 PartEdit = tuple[str, str, float, Node]
@@ -129,10 +133,17 @@ def _maximum_dx(part: Node, _: Any) -> Iterator[PartEdit]:
         ("all", "ties-all", "every one of several equal maxima gets the whole error"),
         ("shared", "ties-shared", "several equal maxima share the error"),
         ("every", "winner-ignored", "every element of the window gets the error, not the winner alone"),
-        ("corner", "winner-wrong", "the first element of the window gets the error, not the winner"),
+        ("tap 0", "winner-wrong", "the first element of the window gets the error, not the winner"),
         ("smallest", "winner-wrong", "the smallest element gets the error, not the largest"),
     ):
         yield identifier, words, 1.0, part.but(winner=winner)
+    taps = list(itertools.product(*map(range, part.options["window"].kernel)))
+    for k, tap in enumerate(taps[1:] if len(taps) <= MOST_TAPS else (), start=1):
+        words = f"element {list(tap)} of each window gets the error, not the winner"
+        yield "winner-wrong", words, 1.2, part.but(winner=f"tap {k}")
+    for which in ("channel", "example"):
+        words = f"the winners of the first {which} are taken for those of every {which}"
+        yield "winner-wrong", words, 1.3, part.but(winner=f"of all {which}s")
     for i, n, c, w in window_edits(part.options["window"]):
         yield i, f"{n}, where the error is put back", c + 0.1, part.but(to=w)
     yield "winner-transposed", "the winner's row is taken for its column", 1.1, part.but(winner="transposed")
@@ -173,6 +184,7 @@ def _average(part: Node, _: Any) -> Iterator[PartEdit]:
                 1.1,
                 part.but(order=order),
             )
+        yield "order-wrong", "the errors are tiled, where each is to be repeated", 1.2, part.but(order="tiled")
         yield (
             "max-for-mean",
             "the whole error goes to the largest element, as for a maximum",

@@ -12,10 +12,10 @@ from manual_bp.trace import GRAD
 
 from ._case import Case
 from ._edit import Edit, Kind, axes_words
-from ._edits import Setting
 from ._evaluate import MISFIT, ROUNDOFF
 from ._node import Node, add, const, exchange, fn, inverse_count, leaves, mul, node, operand, scaled
 from ._ops import rounded
+from ._setting import Setting
 
 #: A factor that is fitted to the numbers needs so many elements to be believed.
 ENOUGH = 4

@@ -9,7 +9,7 @@ from manual_bp import nn
 
 from ._formulas import exponentials
 from ._formulas_loss import class_formulas, class_parts
-from ._node import Node, add, fn, inverse_count, mul, neg, one_minus, total
+from ._node import Node, add, const, fn, inverse_count, mul, neg, node, one_minus, total
 
 #: What is to be said of the form, and the formula.
 Form = tuple[str, Node]
@@ -25,6 +25,11 @@ def loss_forms(loss: Any, p: Node, t: Node, ndim: int, target_ndim: int) -> Iter
     if getattr(loss, "reduction", "none") == "none":
         return
     share = [inverse_count(p, None, "1/N of the mean")] if loss.reduction == "mean" else []
+    if isinstance(loss, nn.HuberLoss):
+        d = add(p, neg(t), says="p − t")
+        outside = mul(const(loss.delta, "δ"), fn("sign", d, "sign(p − t)"), says="δ sign(p − t)")
+        inside = node("within", d, below=loss.delta, says="|p − t| < δ")
+        yield "", mul(node("where", inside, mul(d, says="p − t"), outside, says="ℓ'"), *share, says="∂L/∂p")
     if isinstance(loss, nn.BCELoss) and loss.weight is None:
         product = mul(p, one_minus(p), says="p (1 − p)")
         yield _BARE, mul(add(p, neg(t), says="p − t"), fn("reciprocal", product, "1/(p (1 − p))"), *share)

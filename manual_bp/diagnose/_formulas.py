@@ -173,6 +173,8 @@ _BUILDERS: tuple[tuple[Any, Callable[..., Parts | None]], ...] = (
 def forms_of(layer: Any, s: Operands) -> list[Node]:
     """∂L/∂x of a layer once more, as others write it: a mistake may have been made in that form."""
     match layer:
+        case nn.MaxPool1d() | nn.MaxPool2d() | nn.MaxPool3d():
+            return [node("maximum_dx", s.g, s.x, window=layer.window, winner="all", order="", says="∂L/∂x")]
         case nn.Sigmoid():
             y = fn("sigmoid", s.x, "y")
             return [mul(s.g, add(y, neg(fn("square", y, "y²")), says="y − y²"), says="∂L/∂x")]

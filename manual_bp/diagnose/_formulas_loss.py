@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from manual_bp import nn
+from manual_bp.network import INPUT
 
-from ._node import Node, add, const, exchange, fn, inverse_count, mul, neg, node, one_minus, scaled, total
+from ._node import Node, add, const, exchange, fn, inverse_count, mul, neg, node, one_minus, operand, scaled, total
 
 _FLOOR = float(np.float32(1e-12))
 
@@ -180,6 +181,11 @@ def update_variants(optimizer: Any, theta: Node, g: Node) -> Iterator[tuple[str,
     yield "result-missing", "the parameter stays as it was: no step is made", 1.0, mul(theta)
     yield "function-applied-twice", "the step is made twice with the same gradient", 1.2, exchange(right, theta, right)
     yield "sign-flipped", "the step goes uphill: θ + lr d", 0.9, add(scaled(theta, 2.0), neg(right))
+    share = inverse_count(operand(INPUT), (0,), "1/n")
+    for words, factor in (("divided", share), ("multiplied", fn("reciprocal", share))):
+        changed = exchange(right, g, mul(g, factor))
+        identifier = "mean-for-sum" if words == "divided" else "sum-for-mean"
+        yield identifier, f"the gradient is {words} by the number of examples once more", 1.3, changed
     decay = getattr(optimizer, "weight_decay", 0.0)
     if isinstance(optimizer, nn.SGD) and decay:
         plain = update_formula(replace(optimizer, weight_decay=0.0), theta, g)
@@ -198,40 +204,53 @@ def update_variants(optimizer: Any, theta: Node, g: Node) -> Iterator[tuple[str,
             add(decayed, plain, neg(theta)),
         )
     if isinstance(optimizer, nn.Adam):
-        yield "term-missing", "both bias corrections are forgotten", 1.1, _adam(optimizer, theta, g, corrected=False)
-        yield "epsilon-inside", "ε stands inside of the root", 1.2, _adam(optimizer, theta, g, inside=True)
-        yield (
-            "option-mixed-up",
-            "β₁ and β₂ are exchanged",
-            1.2,
-            _adam(replace(optimizer, betas=optimizer.betas[::-1]), theta, g),
-        )
-        for b1, b2 in ((1.0, 1.0),):
-            yield (
-                "factor-missing",
-                "(1 − β) is missing in both averages",
-                1.4,
-                _adam(optimizer, theta, g, weights=(b1, b2)),
-            )
+        for identifier, name, cost, how in _adam_variants(optimizer):
+            yield identifier, name, cost, _adam(optimizer, theta, g, how)
 
 
-def _adam(
-    o: Any,
-    theta: Node,
-    g: Node,
-    *,
-    corrected: bool = True,
-    inside: bool = False,
-    weights: tuple[float, float] | None = None,
-) -> Node:
+@dataclass(frozen=True)
+class _Adam:
+    """What stands where in the first step: weights of g and g², what m and v are divided by, and where ε stands."""
+
+    weights: tuple[float, float]
+    corrections: tuple[float, float]
+    inside: bool = False
+    eps_factor: float = 1.0
+    shrunk_after: bool = False
+
+
+def _adam_variants(o: Any) -> Iterator[tuple[str, str, float, _Adam]]:
+    b1, b2 = o.betas
+    own = (1 - b1, 1 - b2)
+    right = _Adam(own, own)
+    yield "term-missing", "both bias corrections are forgotten", 1.1, replace(right, corrections=(1.0, 1.0))
+    yield "epsilon-inside", "ε stands inside of the root", 1.2, replace(right, inside=True)
+    mixed = "option-mixed-up"
+    yield mixed, "β₁ and β₂ are exchanged in the averages", 1.2, replace(right, weights=own[::-1])
+    yield mixed, "β₁ and β₂ are exchanged in the bias corrections", 1.2, replace(right, corrections=own[::-1])
+    bare = _Adam(own[::-1], (1.0, 1.0))
+    yield mixed, "β₁ and β₂ are exchanged, and both bias corrections forgotten", 1.6, bare
+    yield "factor-missing", "(1 − β) is missing in both averages", 1.4, replace(right, weights=(1.0, 1.0))
+    yield mixed, "β stands where 1 − β is due, in both averages", 1.3, replace(right, weights=(b1, b2))
+    later = replace(right, corrections=(1 - b1**2, 1 - b2**2))
+    yield "off-by-one", "the first step is counted as the second one in the bias corrections", 1.2, later
+    yield "off-by-one", "the bias corrections are by β, not by 1 − β", 1.4, replace(right, corrections=(b1, b2))
+    words = "ε is added before the bias correction of v, not after it"
+    yield "epsilon-outside", words, 1.3, replace(right, eps_factor=1 / own[1] ** 0.5)
+    if isinstance(o, nn.AdamW) and o.weight_decay:
+        words = "the weight decay shrinks what the step has made, not the parameter before it"
+        yield "operations-exchanged", words, 1.2, replace(right, shrunk_after=True)
+
+
+def _adam(o: Any, theta: Node, g: Node, how: _Adam) -> Node:
     """The first step of Adam with one decision changed."""
-    if o.weight_decay and not isinstance(o, nn.AdamW):
+    decoupled = isinstance(o, nn.AdamW)
+    if o.weight_decay and not decoupled:
         g = add(g, scaled(theta, o.weight_decay))
-    a, b = weights or (1 - o.betas[0], 1 - o.betas[1])
-    m, v = scaled(g, a), scaled(fn("square", g), b)
-    if corrected:
-        m, v = scaled(m, 1 / (1 - o.betas[0])), scaled(v, 1 / (1 - o.betas[1]))
-    eps = const(o.eps, "ε")
-    size = fn("sqrt", add(v, eps)) if inside else add(fn("sqrt", v), eps)
-    start = scaled(theta, 1 - o.lr * o.weight_decay) if isinstance(o, nn.AdamW) else theta
-    return add(start, scaled(mul(m, fn("reciprocal", size)), -o.lr))
+    m = scaled(g, how.weights[0] / how.corrections[0])
+    v = scaled(fn("square", g), how.weights[1] / how.corrections[1])
+    eps = const(o.eps * how.eps_factor, "ε")
+    size = fn("sqrt", add(v, eps)) if how.inside else add(fn("sqrt", v), eps)
+    step = scaled(mul(m, fn("reciprocal", size)), -o.lr)
+    kept = 1 - o.lr * o.weight_decay if decoupled else 1.0
+    return scaled(add(theta, step), kept) if how.shrunk_after else add(scaled(theta, kept), step)

@@ -17,6 +17,8 @@ from ._node import Node, add, const, operand, walk
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+_TIES = "; and every one of several equal maxima gets it"
+
 #: How many unreported quantities in a row are written out in a formula.
 DEPTH = 6
 
@@ -224,7 +226,7 @@ class _Writer:
         written = forms_of(step.layer, s) if own else value_forms_of(step.layer, s) if quantity == step.name else []
         smooth = own and forward_of(step.layer, s.x) is not None
         return Context(
-            forms=tuple(("", form) for form in written),
+            forms=tuple((_TIES if form.options.get("winner") == "all" else "", form) for form in written),
             siblings=_named(parts.y, *parts.inputs, *parts.params.values()),
             slope=(s.g, s.x, parts.y) if smooth else None,
         )

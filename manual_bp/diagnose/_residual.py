@@ -87,7 +87,7 @@ def _ratio(got: Array, right: Array, bad: Array) -> Iterator[str]:
     if abs(middle - 1) < 1e-3:
         if spread <= 1e-2 * abs(middle - 1):
             yield f"all of them are too {'large' if middle > 1 else 'small'} by the same relative {abs(middle - 1):.3g}"
-    elif spread <= 1e-6 * abs(middle):
+    elif middle and spread <= 1e-6 * abs(middle):
         yield f"each of them is {middle:.6g} times the right one"
     elif np.isfinite(ratio).all() and float(np.max(np.abs(np.abs(ratio) - 1))) < 1e-9:
         yield "only signs differ"

@@ -11,11 +11,13 @@ import numpy as np
 
 from ._case import Case
 from ._edit import Edit
-from ._edits import Setting, edits
+from ._edits import edits
 from ._evaluate import MISFIT
 from ._factor import factor_edits, fitted_terms, precision_edits
 from ._graph import Context, Graph, generic
 from ._node import Node
+from ._setting import Setting
+from ._thin import thin
 
 #: Largest difference, relative to the largest number, that the first cheap look lets pass.
 ROUGH = {"float32": 1e-2, "float64": 1e-5}
@@ -66,12 +68,12 @@ class Search:
         except MISFIT:
             return float("inf")
 
-    def run(self, candidates: Iterable[Edit]) -> Iterator[Found]:
-        """Those of the edits that explain everything."""
-        first = self.wrong[0]
+    def run(self, candidates: Iterable[Edit], look: Case | None = None) -> Iterator[Found]:
+        """Those of the edits that explain everything; ``look`` is what is looked at first, the most telling probe."""
+        first = look or self.wrong[0]
         rough = ROUGH[first.dtype]
         for n, edit in enumerate(candidates):
-            if n % 64 == 0 and time.monotonic() > self.deadline:
+            if n % 8 == 0 and time.monotonic() > self.deadline:
                 return
             if edit.identifier in self.without:
                 continue
@@ -153,7 +155,14 @@ def single(search: Search) -> list[Found]:
     """All explanations by one edit."""
     with np.errstate(all="ignore"):
         found = list(search.run(factor_edits(search.setting, search.wrong)))
-        found += search.run(edits(search.setting))
+        # the plain ones first: where arrays are large, the deadline ends the search among the far-fetched ones
+        every = sorted(edits(search.setting), key=lambda e: e.cost)
+        few = thin(search.wrong[0], search.setting.graph)
+        if few is not None:
+            few.evaluator.keep(search.setting.root)
+            found += search.run(every, few)
+        if not found:
+            found += search.run(every)
         if not found:
             found += search.run(precision_edits(search.setting, search.wrong))
         if not found:

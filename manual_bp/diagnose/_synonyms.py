@@ -15,10 +15,10 @@ from manual_bp.nn._layer import Array
 from manual_bp.trace import GRAD, NEW
 
 from ._case import BEFORE, RIGHT, Case
-from ._edits import Setting
 from ._evaluate import MISFIT, Evaluator
 from ._node import Node
 from ._search import Found
+from ._setting import Setting
 
 #: What is drawn, and how the draw is described.
 DRAWS = ("random numbers", "larger random numbers")

@@ -151,6 +151,8 @@ def maximum_dx(
 ) -> Array:
     """Each window's error to its winner: "first", "last", "all" of the equal ones, "shared" among them, or "every" one.
 
+    Or wrongly: "smallest", "transposed", "tap K" (always the same place), "of all channels" (that of the first one).
+
     ``to`` are the windows into which it is put back, if they are others than those the winners are found in.
     """
     values = gather(x, window, g.shape[2:], -np.inf)
@@ -163,9 +165,12 @@ def maximum_dx(
     elif winner == "smallest":
         low = np.where(np.isfinite(values), values, np.inf)
         chosen = (np.arange(values.shape[-1]) == low.argmin(axis=-1)[..., None]).astype(np.float64)
-    elif winner == "corner":
+    elif winner.startswith("tap "):
         chosen = np.zeros(values.shape)
-        chosen[..., 0] = 1
+        chosen[..., int(winner.removeprefix("tap "))] = 1
+    elif winner in ("of all channels", "of all examples"):
+        axis = 1 if winner == "of all channels" else 0
+        chosen = np.broadcast_to(_first(values[:, :1] if axis else values[:1]), values.shape)
     elif winner == "transposed":
         first = (np.arange(values.shape[-1]) == values.argmax(axis=-1)[..., None]).astype(np.float64)
         square = first.reshape(*first.shape[:-1], *window.kernel).swapaxes(-1, -2)
@@ -179,6 +184,11 @@ def maximum_dx(
     if order in ("taps-winners", "windows-winners"):
         return _winners(chosen * g[..., None], chosen, x.shape[2:], window)
     return scatter(chosen * g[..., None], x.shape[2:], to or window, order)
+
+
+def _first(values: Array) -> Array:
+    """1 at the first largest element of each window."""
+    return np.asarray(np.arange(values.shape[-1]) == values.argmax(axis=-1)[..., None], np.float64)
 
 
 def _winners(parts: Array, chosen: Array, lengths: Shape, window: Window) -> Array:
@@ -227,7 +237,9 @@ def average(
 def average_dx(
     g: Array, x: Array, *, window: Window, count_include_pad: bool, divisor: int | None, order: str = ""
 ) -> Array:
-    """Each window's error in equal shares to its elements."""
+    """Each window's error in equal shares to its elements; ``order`` "tiled" lays the errors side by side instead."""
     share = g / divisors(x.shape[2:], g.shape[2:], window, count_include_pad, divisor)
+    if order == "tiled":
+        return np.tile(share, (1, 1, *window.kernel)).reshape(x.shape)
     parts = np.broadcast_to(share[..., None], (*g.shape, int(np.prod(window.kernel))))
     return scatter(parts, x.shape[2:], window, order)
