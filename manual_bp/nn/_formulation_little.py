@@ -34,19 +34,22 @@ class Little:
     def output_shape(self) -> tuple[int, ...]:
         return (1, self.out_channels, *self.columns.outputs)
 
+    def look_up(self, x: Array) -> Array:
+        """The columns X of x (1, C, *L)."""
+        columns: Array = self.columns.pad(x[0, ..., None], None).take(self.positions)
+        return columns
+
     def forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
         """Y = W X + b with the kernels as rows of W (O, C K) and the windows as columns of X (C K, P)."""
-        columns = self.columns.pad(x[0, ..., None], None).take(self.positions)
-        y = weight.reshape(self.out_channels, -1) @ columns  # (O, P)
+        y: Array = weight.reshape(self.out_channels, -1).dot(self.look_up(x))  # (O, P)
         if bias is not None:
             y += bias[:, None]
         return y.reshape(self.output_shape)
 
     def backward(self, x: Array, weight: Array, upstream: Array) -> tuple[Array, Array, Array]:
         """∂L/∂W = δ Xᵀ; ∂L/∂X = Wᵀ δ, each element of which is added to where it was taken from."""
-        columns = self.columns.pad(x[0, ..., None], None).take(self.positions)
         delta = upstream.reshape(self.out_channels, -1)  # (O, P)
-        dw = (delta @ columns.T).reshape(weight.shape)
-        dx, shares = self.columns.zeros(x.dtype), weight.reshape(self.out_channels, -1).T @ delta  # (C K, P)
+        dw = delta.dot(self.look_up(x).T).reshape(weight.shape)
+        dx, shares = self.columns.zeros(x.dtype), weight.reshape(self.out_channels, -1).T.dot(delta)  # (C K, P)
         np.add.at(dx.reshape(-1), self.positions.reshape(-1), shares.reshape(-1))
         return self.columns.unpad(dx).reshape(x.shape), dw, np.add.reduce(delta, axis=1)

@@ -63,7 +63,7 @@ class Linear(Layer):
             raise NNError(f"Linear: input has shape {x.shape}; its last axis must be in_features = {self.in_features}")
         weight = parameter(self, params, "weight", (self.out_features, self.in_features), x.dtype)
 
-        y = x @ weight.T  # (*, out)
+        y = x.dot(weight.T) if x.ndim == 2 else x @ weight.T  # (*, out); on little arrays dot takes half of @'s time
         if self.bias:
             y = y + parameter(self, params, "bias", (self.out_features,), x.dtype)
         return y, (x, weight)
@@ -75,7 +75,7 @@ class Linear(Layer):
         delta = upstream.reshape(math.prod(x.shape[:-1]), self.out_features)  # (n, out)
         rows = x.reshape(len(delta), self.in_features)  # (n, in)
 
-        grads = {"weight": delta.T @ rows}  # (out, in)
+        grads = {"weight": delta.T.dot(rows)}  # (out, in)
         if self.bias:
-            grads["bias"] = delta.sum(axis=0)  # (out,)
-        return Gradients(((delta @ weight).reshape(x.shape),), grads)
+            grads["bias"] = np.add.reduce(delta, axis=0)  # (out,)
+        return Gradients((delta.dot(weight).reshape(x.shape),), grads)

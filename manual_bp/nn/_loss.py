@@ -28,10 +28,10 @@ class ReducedLoss(Loss):
         """ℓ, Σ ℓ or Σ ℓ / count; ``count`` is the number of elements unless given."""
         if self.reduction == "none":
             return np.asarray(losses)
-        total = np.asarray(np.add.reduce(losses, axis=None))
-        if self.reduction == "sum":
-            return total
-        return np.asarray(total / total.dtype.type(losses.size if count is None else count))
+        total = np.add.reduce(losses, axis=None)
+        if self.reduction == "mean":
+            total = total / losses.dtype.type(losses.size if count is None else count)
+        return np.asarray(total)
 
     def _share(self, upstream: Array | float, losses: Array, count: Array | int | None = None) -> Array:
         """∂L/∂ℓ: the upstream gradient as it reaches every elementwise loss."""

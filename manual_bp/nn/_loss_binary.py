@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ._check import freeze, ieee, name_of
 from ._layer import Array, Cache, NNError
 from ._loss import ReducedLoss, check_pair
-from ._special import log_sigmoid, sigmoid
+from ._special import has_nan, log_sigmoid, sigmoid
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,15 @@ class BCELoss(ReducedLoss):
     @ieee
     def forward(self, prediction: Array, target: Array, /) -> tuple[Array, Cache]:
         check_pair(self, prediction, target)
-        for what, array in (("prediction", prediction), ("target", target)):
-            if not is_probability(array):
-                raise NNError(
-                    f"BCELoss: {what} is not a probability in [0, 1] everywhere; apply Sigmoid or use BCEWithLogitsLoss"
-                )
         p, t, w = prediction, target, factor(self, "weight", self.weight, prediction)
-        losses = (t - 1) * np.maximum(np.log1p(-p), -100) - t * np.maximum(np.log(p), -100)
+        no = t - 1
+        losses = no * np.maximum(np.log1p(-p), -100) - t * np.maximum(np.log(p), -100)
+        # outside [0, 1] one of p's logarithms is NaN, and t (t - 1) is positive
+        if has_nan(losses) or np.maximum.reduce(t * no, axis=None, initial=0) > 0:
+            what = "target" if np.all((p >= 0) & (p <= 1)) else "prediction"
+            raise NNError(
+                f"BCELoss: {what} is not a probability in [0, 1] everywhere; apply Sigmoid or use BCEWithLogitsLoss"
+            )
         return self._reduce(losses if w is None else losses * w), (p, t, w)
 
     @ieee
@@ -103,12 +105,6 @@ class BCEWithLogitsLoss(ReducedLoss):
         z, t, w, c = cache
         slope = sigmoid(z) - t if c is None else (c * t + 1 - t) * sigmoid(z) - c * t
         return np.asarray((slope if w is None else slope * w) * self._share(upstream, z))
-
-
-def is_probability(array: Array) -> bool:
-    """Whether all elements lie in [0, 1]; NaN does not."""
-    low, high = np.minimum.reduce(array, axis=None, initial=1), np.maximum.reduce(array, axis=None, initial=0)
-    return bool(low >= 0 and high <= 1)
 
 
 def factor(owner: object, what: str, values: npt.ArrayLike | None, prediction: Array) -> Array | None:
