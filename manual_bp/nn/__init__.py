@@ -13,6 +13,7 @@ from __future__ import annotations
 from ._activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from ._conv import Conv1d, Conv2d, Conv3d
 from ._dropout import Dropout
+from ._formulation_threads import set_threads
 from ._layer import Array, Cache, Gradients, Layer, Loss, NNError, Optimizer, Params, State
 from ._linear import Linear
 from ._loss import HalfSquaredError, HuberLoss, L1Loss, MSELoss, SmoothL1Loss
@@ -75,4 +76,5 @@ __all__ = [
     "Softplus",
     "State",
     "Tanh",
+    "set_threads",
 ]

@@ -168,11 +168,11 @@ def convolutions(draw):
 def test_every_formulation_keeps_to_the_textbook_within_its_certified_bound(name, dtype, drawn, threads):
     layer, shape, seed = drawn
     with formulation(**{"LITTLE_IMAGE": 0, "LITTLE_MATRIX": 0, "TILE": 1, **FORMULATIONS[name], "SHARED": 0}):
-        _formulation_threads.set_threads(threads)
+        nn.set_threads(threads)
         try:
             check_against_textbook(layer, normal(shape, dtype, seed=seed))
         finally:
-            _formulation_threads.set_threads(None)
+            nn.set_threads(None)
 
 
 def check_against_textbook(layer, x):
@@ -387,4 +387,4 @@ def test_a_number_of_threads_that_is_refused(value, monkeypatch):
     with pytest.raises(nn.NNError, match="MANUAL_BP_THREADS"):
         _formulation_threads.threads()
     with pytest.raises(nn.NNError, match="at least 1"):
-        _formulation_threads.set_threads(0)
+        nn.set_threads(0)

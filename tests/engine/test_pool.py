@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manual_bp import nn
-from manual_bp.nn import _formulation_threads, _pool, _pool_formulas, textbook
+from manual_bp.nn import _pool, _pool_formulas, textbook
 from tests.engine.parity import check_layer, check_layer_differences, frozen, normal
 
 MAX = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
@@ -201,7 +201,7 @@ def poolings(draw):
 def test_every_way_agrees_with_the_textbook(name, drawn, threads, seed):
     axes, fields, shape, dilation = drawn
     x = ties(shape, seed=seed)
-    _formulation_threads.set_threads(threads)
+    nn.set_threads(threads)
     with pytest.MonkeyPatch.context() as patch:
         for constant, value in {**WAYS[name], "SHARED_POOL": 0}.items():
             patch.setattr(_pool if constant == "LITTLE_POOL" else _pool_formulas, constant, value)
@@ -226,7 +226,7 @@ def test_every_way_agrees_with_the_textbook(name, drawn, threads, seed):
             wanted = textbook.avg_pool_backward(upstream, shape[2:], mean.window, **rules)
             np.testing.assert_allclose(mean.backward(cache, upstream).inputs[0], wanted, rtol=0, atol=1e-13)
         finally:
-            _formulation_threads.set_threads(None)
+            nn.set_threads(None)
 
 
 # ---------------------------------------------------------------------------------------------- arrays as they come
