@@ -33,7 +33,8 @@ class Adapter:
         another along torch's first axis (the gates of an LSTM); None, that the layer has no such parameter: it is zero
         in the reference then, and not compared.
     grads
-        torch's parameter name -> the path, or paths, of its gradient after ``backward``; or a function of the layer.
+        torch's parameter name -> the path, or paths, of its gradient after ``backward``; or a function of the layer; or
+        None if it computes none. So ``{"x": None}`` for a layer whose ``backward`` returns nothing.
     layouts
         By torch's parameter name, ``x`` or ``output``: how the layer lays it out, such as "IO" or "NHWC".
     applied
@@ -48,7 +49,7 @@ class Adapter:
     forward: str | Callable[..., Any] = ""
     backward: str | Callable[..., Any] = ""
     params: Mapping[str, str | Sequence[str] | None] = field(default_factory=dict)
-    grads: Mapping[str, str | Sequence[str] | Callable[[Any], Any]] = field(default_factory=dict)
+    grads: Mapping[str, str | Sequence[str] | Callable[[Any], Any] | None] = field(default_factory=dict)
     layouts: Mapping[str, str] = field(default_factory=dict)
     applied: bool = False
     averaged: bool = False

@@ -9,7 +9,7 @@ import inspect
 import os
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -146,6 +146,26 @@ class Naming:
         text = self.layout(self.own_name(like or reference), like or reference)
         return own, from_torch_layout(array, text, shapes=shapes) if text else np.array(array, order="C"), text
 
+    def check(self, known: Collection[str]) -> None:
+        """Refuse names and layouts of what the reference does not have.
+
+        Raises
+        ------
+        ManualBPError
+            It names what was perhaps meant.
+        """
+        every = {*known, *self.aliases, *(name + GRAD for name in self.aliases)}
+        for own, name in self.names.items():
+            if name not in every:
+                raise ManualBPError(
+                    f"names maps {own!r} to {name!r}, which the reference does not have", hint=_meant(name, every)
+                )
+        for own in self.layouts:
+            if own not in self.names and own not in every and not any(n in every for n in self.spelled_out(own)):
+                raise ManualBPError(
+                    f"a layout is given for {own!r}, which the reference does not have", hint=_meant(own, every)
+                )
+
     def params_for(self, params: Mapping[str, Array], shapes: Iterable[tuple[int, ...]]) -> Given:
         """Parameters under the candidate's names and in its layouts, copies of their own; torch's names work too."""
         shapes = list(shapes)
@@ -195,7 +215,7 @@ def call(candidate: Callable[..., Any], params: Given, x: Any, y: Any) -> Any:
             return candidate(*arguments)
     except ManualBPError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         every = traceback.extract_tb(error.__traceback__)[1:]
         # what lies between here and the candidate is nothing of its author's
         frames = [frame for frame in every if not frame.filename.startswith(_HERE)] or every
@@ -274,19 +294,19 @@ def to_trace(
     return trace, misfits
 
 
-def as_array(name: str, value: Any) -> Array:
-    """A reported value as an array; tensors and numbers are welcome, anything else is one clear error."""
+def as_array(name: str, value: Any, *, whose: str = "the candidate's") -> Array:
+    """A value as an array; tensors and numbers are welcome, anything else is one clear error."""
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         value = value.detach().cpu().numpy()
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
         raise ManualBPError(
-            f"the candidate's {name!r} is no array: {error}", hint="give a NumPy array of numbers"
+            f"{whose} {name!r} is no array: {str(error).rstrip('.')}", hint="give a NumPy array of numbers"
         ) from None
     if array.dtype.kind not in "fiub":
         raise ManualBPError(
-            f"the candidate's {name!r} is an array of {array.dtype}", hint="give a NumPy array of float32 or float64"
+            f"{whose} {name!r} is an array of {array.dtype}", hint="give a NumPy array of float32 or float64"
         )
     return array
 
@@ -297,6 +317,12 @@ def mutated(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str
         new = after.get(name)
         if isinstance(old, np.ndarray) and isinstance(new, np.ndarray) and not bit_identical(old, new):
             yield name
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    plain = [n for n in known if not n.endswith(GRAD)]
+    close = get_close_matches(name, plain, n=2)
+    return f"did you mean {' or '.join(close)}" if close else f"it has {_some(plain)}"
 
 
 def _some(names: Iterable[str]) -> str:

@@ -34,7 +34,7 @@ class Session:
     ) -> None:
         self.naming = naming
         self.seed = seed
-        data = mapped(x, lambda part: as_array("x", part))
+        data = mapped(x, lambda part: as_array("x", part, whose="the given"))
         # without a loss y is dL/d(output), and laid out like it
         self.y_name = "output" if loss is None and "y" not in naming.layouts else "y"
         own = {str(part.dtype) for part in named(data).values()} & {"float32", "float64"}
@@ -47,7 +47,7 @@ class Session:
         self.name = getattr(reference, "__name__", type(reference).__name__)
         self.x = rebuilt(data, {name: self._from_candidate(name, part) for name, part in named(data).items()})
         self.params = self._own_params(params)
-        self.y = None if y is None else self._from_candidate(self.y_name, as_array("y", y))
+        self.y = None if y is None else self._from_candidate(self.y_name, as_array("y", y, whose="the given"))
         self.upstream = False
         if loss is None:
             self._settle_upstream()
@@ -80,7 +80,7 @@ class Session:
             if module is None:
                 return {}
             return self._module_params()
-        given = {self.naming.reference_name(n): (n, as_array(n, a)) for n, a in params.items()}
+        given = {self.naming.reference_name(n): (n, as_array(n, a, whose="the given")) for n, a in params.items()}
         if module is None:
             return {
                 name: self._convert_param(self._param_layout(own, name, a, None)) for name, (own, a) in given.items()
@@ -125,9 +125,30 @@ class Session:
 
     def know(self, found: Any, structure: Any) -> None:
         """What a recording pass shows: the graph, and further names of quantities."""
+        first = not self.steps
         self.steps = self.steps or self.judge.steps(found, structure)
         also = {**({"output": structure.output} if structure.output else {}), **structure.aliases}
         self.naming.also({name: tap for name, tap in also.items() if name not in found.values} | self.program.tied())
+        if first:
+            self.naming.check({*found.values, *found.grads, *self.params, self.y_name, "y", "output"})
+
+    def record(self, setting: Any) -> tuple[Any, Any]:
+        """The reference's own pass, and its graph; the first time, it must give the same numbers twice.
+
+        Raises
+        ------
+        ManualBPError
+            It draws random numbers, or gets names that it does not have.
+        """
+        first = not self.steps
+        found, structure = self.judge.record(setting)
+        if first and (name := self.judge.random_quantity(setting, found)):
+            raise ManualBPError(
+                f"the reference is random: a second pass gives another {name!r}",
+                hint="leave dropout out, or fix its mask; seed what is drawn inside",
+            )
+        self.know(found, structure)
+        return found, structure
 
     def _tensor(self, array: Any) -> Any:
         return _torch_side.weights.to_torch(array) if isinstance(array, np.ndarray) else array

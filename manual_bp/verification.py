@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,7 +42,7 @@ def verify(
     probes: Sequence[str | Variant] | str | None = "all",
     dtype: str | None = None,
     seed: int = 0,
-    complete: bool = False,
+    complete: bool | Collection[str] = False,
     strict_kinks: bool = False,
     equations: Mapping[str, str] | None = None,
     title: str = "",
@@ -79,7 +79,8 @@ def verify(
     dtype
         "float32" or "float64"; x's own if it is one of them, else float64. Everything is converted to it.
     complete
-        Whether a quantity that is not reported counts as missing. Otherwise it is judged as part of what follows it.
+        Whether a quantity that is not reported counts as missing, or the names of those that do. Otherwise it is judged
+        as part of what follows it.
     strict_kinks
         Make another choice of subgradient a difference.
     equations
@@ -96,6 +97,8 @@ def verify(
     ManualBPError
         If an argument cannot be used, or the candidate returns something that cannot be compared.
     """
+    if probes is not None and not isinstance(probes, (str, list, tuple)):
+        raise ManualBPError(f"probes is {probes!r}", hint='give "all", None, or a list of names')
     session = Session(reference, x, y, loss, params, Naming(names, layouts), dtype, seed)
     run = runner(candidate, session)
     fixed = isinstance(candidate, Mapping)
@@ -192,7 +195,7 @@ def _more(session: Session, run: Run, strict_kinks: bool) -> Callable[[str], lis
 class Judging:
     """How to judge; see `verify`."""
 
-    complete: bool = False
+    complete: bool | Collection[str] = False
     strict_kinks: bool = False
     formulas: Mapping[str, Equation] = field(default_factory=dict)
     keep: Kept | None = None
@@ -213,8 +216,7 @@ class Observed:
 def observe(session: Session, probe: Variant, run: Run) -> Observed:
     """Run both sides on one probe."""
     setting = session.setting(probe)
-    found, structure = session.judge.record(setting)
-    session.know(found, structure)
+    found, structure = session.record(setting)
     expected = {name: tuple(t.shape) for name, t in {**found.values, **found.grads}.items()}
     shapes = [shape for shape in expected.values() if len(shape) > 2]
     naming = session.naming
@@ -250,7 +252,8 @@ def judge_observed(
     unasked = session.judge.unasked(structure)
     items = tuple(item for item in items if item.quantity.name in trace or item.quantity.name not in unasked)
     both_have = {*probe.params, *structure.inputs}  # nobody need report what he was given
-    left_out = (both_have if judging.complete else {item.quantity.name for item in items}) - seen.misfits.keys()
+    left_out = both_have if judging.complete is True else {item.quantity.name for item in items}
+    left_out -= {*seen.misfits, *(judging.complete if not isinstance(judging.complete, bool) else ())}
     wanted = tuple(item for item in items if item.quantity.name in trace or item.quantity.name not in left_out)
     checks = compare(wanted, trace, probe=probe.name, strict_kinks=judging.strict_kinks)
     if any(c.status in ("wrong", "nonfinite") and c.name in ("loss", f"{structure.output}{GRAD}") for c in checks):
@@ -275,7 +278,7 @@ def judge_observed(
         known |= {name: tuple(p.shape) for name, p in probe.params.items()}
         session.evidence = Evidence(_torch_side.describe.graph_of(session.program, structure, known, trace))
     session.evidence.add(probe.name, trace, probe.y, items, checks, given=probe.params)
-    if not judging.complete:
+    if judging.complete is not True:
         findings += coverage(items, trace, probe.name)
     return checks, findings
 

@@ -226,7 +226,7 @@ def test_a_loss_object_is_judged_with_its_target_wherever_that_stands() -> None:
 def test_what_cannot_be_found_is_said_with_what_there_is() -> None:
     class Nameless:
         def __init__(self) -> None:
-            self.tensor = np.zeros((4, 3))
+            self.tensor, self.more = np.zeros((4, 3)), np.zeros((4, 7))
 
         def forward(self, x: Any) -> Any:
             return x @ self.tensor
@@ -235,8 +235,26 @@ def test_what_cannot_be_found_is_said_with_what_there_is() -> None:
         verify_layer(Nameless(), nn.Linear(4, 3, bias=False), x=X)
     Nameless.backward = lambda self, d: d @ self.tensor.T  # type: ignore[attr-defined]  # a method added late
     with pytest.raises(ManualBPError, match=r"nothing that looks like 'weight'.*it has tensor"):
-        verify_layer(Nameless(), nn.Linear(4, 3, bias=False), x=X)
-    adapter = Adapter(params={"weight": "tensor"})
-    report = verify_layer(Nameless(), nn.Linear(4, 3, bias=False), x=X, adapter=adapter)
+        verify_layer(Nameless(), nn.Linear(4, 5, bias=False), x=X)
+
+
+def test_a_gradient_that_is_not_found_is_missing_unless_there_is_none() -> None:
+    class Forgetful:
+        def __init__(self) -> None:
+            self.W = np.zeros((4, 3))
+
+        def forward(self, x: Any) -> Any:
+            return x @ self.W
+
+        def backward(self, d: Any) -> Any:
+            return d @ self.W.T
+
+    report = verify_layer(Forgetful(), nn.Linear(4, 3, bias=False), x=X)
+    assert {c.name: c.status for c in report.checks if c.status != "pass"} == {"weight.grad": "missing"}
+    assert any("Adapter(grads={'weight': 'its attribute'})" in note for note in report.notes)
+    report = verify_layer(Forgetful(), nn.Linear(4, 3, bias=False), x=X, adapter=Adapter(grads={"weight": None}))
     assert report.ok
     assert any("weight.grad" in f.text for f in report.findings if f.kind == "coverage")
+    Forgetful.backward = lambda self, d: None  # type: ignore[method-assign,assignment]  # the mistake: no return
+    report = verify_layer(Forgetful(), nn.Linear(4, 3, bias=False), x=X, adapter=Adapter(grads={"weight": None}))
+    assert blamed(report) == {"x.grad"}

@@ -54,8 +54,7 @@ def case_fixture(
         A layout that does not fit; the reference's own complaints.
     """
     setting = session.setting(probe)
-    found, structure = session.judge.record(setting)
-    session.know(found, structure)
+    found, structure = session.record(setting)
     numbers = _torch_side.program_judge.numpy_pass(found)
     nearby = [a.shape for a in numbers.values() if a.ndim > 2]
     unasked = session.judge.unasked(structure)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from manual_bp import _torch_side
 from manual_bp.candidate import Located, as_array
 from manual_bp.diagnose import place_of
 from manual_bp.layer_objects._losses import LossObject
@@ -46,6 +47,36 @@ def judged_chain(chain: list[Link], module: Any, loss: LossObject | None, *other
     text = (
         "the gradients of its parameters are means over the examples; if that is meant: adapter=Adapter(averaged=True)"
     )
+    return replace(report, notes=(*report.notes, text))
+
+
+def _due(chain: list[Link], x: Array) -> list[str]:
+    """Names of the gradients that the layers should have; running statistics and frozen parameters have none."""
+    found: list[str] = []
+    before = "x"
+    for link in chain:
+        frozen = _torch_side.layer_reference.frozen(link.known.module)
+        for name in link.known.wired.due():
+            if name == "x":
+                found += [before + GRAD] if before != "x" or x.dtype.kind == "f" else []
+            elif name not in frozen:
+                found.append(link.prefix + name + GRAD)
+        before = link.name
+    return found
+
+
+def with_hints(report: Report) -> Report:
+    """What is missing, with how to say where it is."""
+    missing = [check.name for check in report.checks if check.status == "missing"]
+    if not missing:
+        return report
+    name = missing[0].removesuffix(GRAD)
+    hint = (
+        "backward returned nothing for it"
+        if name == "x"
+        else f"if the layer has it after backward, say where: Adapter(grads={{{name!r}: 'its attribute'}})"
+    )
+    text = f"no {missing[0]} was found; {hint}; if it computes none: Adapter(grads={{{name!r}: None}})"
     return replace(report, notes=(*report.notes, text))
 
 
@@ -124,8 +155,10 @@ def _run(
         loss=loss.reference if loss is not None else None,
         dtype=dtype,
         title=title,
+        complete=_due(chain, x),
         **common,
     )
+    report = with_hints(report)
     return replace(report, notes=(*report.notes, *dict.fromkeys(notes)))
 
 

@@ -16,7 +16,7 @@ from manual_bp import _torch_side
 from manual_bp.adapters import Adapter
 from manual_bp.candidate import Given, Located, as_array, call
 from manual_bp.diagnose import place_of
-from manual_bp.layer_objects._chain import like
+from manual_bp.layer_objects._chain import like, with_hints
 from manual_bp.layer_objects._match import TRIALS, parameter_options, trial_parameters
 from manual_bp.layer_objects._pairs import as_layer
 from manual_bp.layer_objects._parameters import find_parameters
@@ -70,7 +70,10 @@ def verify_several(
     placed = Located(candidate, lambda name: place_of(wired.method("backward" if name.endswith(GRAD) else "forward")))
     given = None if upstream is None else view.to_torch(as_array("upstream", upstream))
     name = title or getattr(layer[0] if isinstance(layer, tuple) else layer, "__name__", type(layer).__name__)
-    report = verify(placed, module, x=x, y=given, dtype=common_dtype, title=name, **common)
+    frozen = side.frozen(module)
+    due = [f"{n}{GRAD}" for n in wired.due() if n != "x" and n not in frozen]
+    due += [f"x[{at}]{GRAD}" for at, part in enumerate(x) if part.dtype.kind == "f" and "x" in wired.due()]
+    report = with_hints(verify(placed, module, x=x, y=given, dtype=common_dtype, title=name, complete=due, **common))
     return replace(report, notes=(*report.notes, *dict.fromkeys(notes)))
 
 

@@ -67,6 +67,11 @@ class Wired:
         names = _methods.FORWARD if which == "forward" else (*_methods.BACKWARD, *_methods.DERIVATIVE)
         return getattr(self.layer, str(own or _methods.method(self.layer, names)), None)
 
+    def due(self) -> list[str]:
+        """The gradients that it should have after `backward`: of its parameters, by torch's names, and of x."""
+        names = [name for name, paths in self.wiring.items() if paths]
+        return [name for name in (*names, "x") if self.adapter.grads.get(name, "") is not None]
+
     # ------------------------------------------------------------------ forward
 
     def call_forward(self, x: Any) -> Any:
@@ -196,8 +201,10 @@ class Wired:
         return returned, {}
 
     def _stored(self, name: str, path: str) -> Any:
-        said = self.adapter.grads.get(name)
+        said = self.adapter.grads.get(name, "")
         if said is None:
+            return None
+        if said == "":
             return read(self.layer, gradient_paths(name, path))
         if callable(said):
             return said(self.layer)

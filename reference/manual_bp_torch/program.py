@@ -23,6 +23,7 @@ from manual_bp.tapping import tapping
 from manual_bp.trace import GRAD
 from manual_bp_torch.bounds import rule_for
 from manual_bp_torch.certify import Plan, PlanStep
+from manual_bp_torch.failures import own_fault
 from manual_bp_torch.tapping import Pass, Taps
 from manual_bp_torch.vjp import vjp
 
@@ -118,12 +119,12 @@ class Program:
         if isinstance(reference, nn.Module):
             self.module = self._prepare(copy.deepcopy(reference)).to(dtype)
             self.function: Callable[..., Any] = self.module
-        elif callable(reference):
+        elif callable(reference) and not isinstance(reference, type):
             self.function = reference
         else:
-            raise ManualBPError(
-                f"the reference is a {type(reference).__name__}", hint="give a torch.nn.Module or a function of tensors"
-            )
+            what = f"the class {reference.__name__}" if isinstance(reference, type) else f"a {type(reference).__name__}"
+            hint = "call it, so that there is a module" if isinstance(reference, type) else "give a torch.nn.Module"
+            raise ManualBPError(f"the reference is {what}", hint=f"{hint} or a function of tensors")
         self._scalar = False  # whether the reference returns its loss itself; known once it has run
         self.loss = copy.deepcopy(loss).to(dtype) if isinstance(loss, nn.Module) else loss
 
@@ -133,11 +134,11 @@ class Program:
 
     def _prepare(self, module: nn.Module) -> nn.Module:
         for name, child in module.named_modules():
-            if isinstance(child, nn.modules.dropout._DropoutNd) and child.training and child.p > 0:
+            if child.training and _drops(child):
                 raise ManualBPError(
                     f"module {name or 'reference'!r} is a {type(child).__name__} in training mode, whose random mask "
                     "the candidate cannot share",
-                    hint="call .eval() on it, or set its p to 0",
+                    hint="call .eval() on it, or build it without dropout",
                 )
             if getattr(child, "inplace", False):
                 child.inplace = False
@@ -166,8 +167,9 @@ class Program:
         inputs = {name: _leaf(part) for name, part in named(x).items()}
         with torch.enable_grad(), tapping(taps.tap):
             tapped = {n: taps.tap(n, part) if isinstance(part, Tensor) else part for n, part in inputs.items()}
-            out = self._call(state, rebuilt(x, tapped), y, taps)
-            total = self._loss(out, y, taps)
+            with own_fault(x, self.function):
+                out = self._call(state, rebuilt(x, tapped), y, taps)
+                total = self._loss(out, y, taps)
             wanted = [leaf for leaf in (*leaves.values(), *inputs.values()) if _differentiable(leaf)]
             structure = self._structure(taps, leaves, tuple(inputs))
             found: Sequence[Tensor | None] = vjp(total, wanted, torch.ones_like(total), allow_unused=True)
@@ -275,7 +277,7 @@ class Program:
 
     def output_shape(self, params: Mapping[str, Tensor], x: Any, y: Any) -> tuple[int, ...]:
         """Shape of what the reference returns (its first tensor), found by running it once."""
-        with torch.no_grad(), tapping(lambda _name, tensor: tensor):
+        with torch.no_grad(), tapping(lambda _name, tensor: tensor), own_fault(x, self.function):
             state = {name: p.clone() for name, p in params.items()}
             if self.module is not None:
                 out = functional_call(self.module, state, *_arguments(x))
@@ -314,6 +316,13 @@ class Program:
         used = [p for s in structure.segments.values() for p in s.params]
         shared = frozenset(p for p in used if used.count(p) > 1)
         return Plan(tuple(steps), LOSS, loss, structure.output or "", readers, shared)
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether it draws a mask when it trains."""
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p > 0
+    return isinstance(module, nn.MultiheadAttention | nn.RNNBase) and float(module.dropout) > 0
 
 
 def _walk(name: str, raw: Tensor, ends: Mapping[Any, str], parameter: Mapping[int, str]) -> Segment:

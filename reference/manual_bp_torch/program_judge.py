@@ -58,6 +58,17 @@ class ProgramJudge:
         """The reference's own pass."""
         return self.program.run(setting.params, setting.x, setting.y)
 
+    def random_quantity(self, setting: Setting, found: Pass) -> str | None:
+        """The first value that a second pass on the same data does not give; roundings aside."""
+        again, _ = self.record(setting)
+        for name, value in found.values.items():
+            other = again.values.get(name)
+            if other is None or other.shape != value.shape:
+                return name
+            if value.is_floating_point() and not torch.allclose(value, other, rtol=1e-3, atol=1e-6, equal_nan=True):
+                return name
+        return None
+
     def quantities(self, setting: Setting, found: Pass, structure: Structure) -> tuple[Quantity, ...]:
         """Every quantity of the program in execution order: values, then gradients from the loss back."""
         trained = self.program.trained(setting.params)
