@@ -297,12 +297,13 @@ def test_without_its_own_hypothesis_a_mistake_is_not_given_a_wrong_name() -> Non
 def test_two_mistakes_at_once_are_found_with_more_effort() -> None:
     network = NETWORKS[DENSE]
     layer = network.node("fc2").layer
-    both = Wrong(layer, "weight", lambda r, x, p, g: -(g.T @ x) / len(x))
+    both = Wrong(layer, "weight", lambda r, x, p, g: (g.T @ x[:, ::-1]) / len(x))
     found = cases(network, network.with_layer("fc2", both), "fc2.weight.grad")
     assert diagnose(Graph.of(network), found).confidence == "unexplained"
     diagnosis = diagnose(Graph.of(network), found, effort=Effort(pairs=True, seconds=30))
     assert "two mistakes at once" in diagnosis.name
-    assert "sign" in diagnosis.name
+    assert "flipped" in diagnosis.name
+    assert "number of examples" in diagnosis.name
 
 
 def test_a_transposed_result_is_named_although_its_shape_differs() -> None:

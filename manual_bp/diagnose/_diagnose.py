@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from manual_bp.network import INPUT
 from manual_bp.report import Diagnosis
 from manual_bp.trace import GRAD, NEW
 
@@ -20,7 +21,7 @@ from ._synonyms import merge
 from ._words import count, hint_for, number
 
 #: An explanation that is so much dearer than the plainest one is not mentioned beside it.
-FAR = 0.75
+FAR = 0.65
 
 #: More explanations than these are not listed.
 LISTED = 6
@@ -85,8 +86,8 @@ def explain(
         if search is None:
             raise ValueError(f"none of the {len(cases)} cases is wrong")
         found = merge(single(search), search.setting, search.wrong[0])
-        if not found and effort.pairs:
-            found = merge(double(search, progress), search.setting, search.wrong[0])
+        if effort.pairs and all(f.edit.fitted for f in found):  # two plain mistakes before a number that fits
+            found = merge(double(search, progress), search.setting, search.wrong[0]) or found
         if len(found) > 1:
             found = _fewest(found)
         asked = ""
@@ -177,7 +178,7 @@ def _named(search: Search, found: list[Found], location: str, asked: str) -> Dia
     alternatives = tuple(f.edit.name for f in found[1 : 1 + LISTED])
     residual = ""
     if len(found) > 1:
-        residual = "these probes cannot tell them apart" + (asked or "; " + _proposal(search))
+        residual = "these probes cannot tell them apart" + (asked or "; " + _proposal(search, found))
     return Diagnosis(
         name=best.edit.name,
         identifier=best.edit.identifier,
@@ -191,12 +192,15 @@ def _named(search: Search, found: list[Found], location: str, asked: str) -> Dia
     )
 
 
-def _proposal(search: Search) -> str:
+def _proposal(search: Search, found: Sequence[Found]) -> str:
     """A probe that would tell explanations apart which differ on random numbers of the same shapes."""
-    first = search.wrong[0]
-    batch = max((a.shape[0] for n, a in first.values.items() if n == "x" and a.ndim), default=0)
-    what = "random numbers everywhere, with no two axes of the same length"
-    return f"a probe with {what}" + (" and more than one example" if batch == 1 else "") + " would"
+    x = search.wrong[0].values.get(INPUT)
+    batch = len(x) if x is not None and x.ndim else 0
+    if any(f.edit.sized for f in found):
+        other = batch + 1 if batch else "another number of"
+        return f"a probe with {other} examples would, or any in which no two sizes are the same"
+    more = " and more than one example" if batch == 1 else ""
+    return f"a probe with random numbers everywhere, with no two axes of the same length{more} would"
 
 
 def _unexplained(search: Search, location: str, effort: Effort) -> Diagnosis:

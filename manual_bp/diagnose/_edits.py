@@ -21,6 +21,9 @@ from ._formulas_elementwise import forward_of, slope_of
 from ._node import SHAPE_ONLY, Node, exchange, leaves, mul, node, operand, scaled, walk
 from ._setting import Setting, kind_of, related
 
+#: How much dearer an edit of another form of the formula is than one of the formula itself.
+FORM = 0.25
+
 #: A part that is read by several others is edited for so many of them by itself.
 PLACES = 4
 
@@ -49,15 +52,27 @@ def _readers(root: Node) -> Readers:
     return found
 
 
-def _variants(root: Node, old: Node, readers: Readers, new: Node) -> Iterator[tuple[Node, str, float]]:
-    """The edit made everywhere, and (dearer) for one reader only: of the part, or of the next one around it."""
+def _variants(
+    root: Node, old: Node, readers: Readers, new: Node, *, deep: bool = False
+) -> Iterator[tuple[Node, str, float]]:
+    """The edit made everywhere, and (dearer) for one reader only: of the part, or of the next one around it.
+
+    ``deep``: also for one reader of such a reader.
+    """
     yield exchange(root, old, new), "", 0.0
+    for k, (reader, edited) in enumerate(_one_reader(old, new, readers)):
+        yield exchange(root, reader, edited), f" (only in {_place(root, reader)})", 0.3 + 0.01 * k
+        for around, again in _one_reader(reader, edited, readers) if deep else ():
+            yield exchange(root, around, again), f" (only in {_place(root, around)})", 0.4 + 0.01 * k
+
+
+def _one_reader(old: Node, new: Node, readers: Readers) -> Iterator[tuple[Node, Node]]:
+    """Each reader as it was and with the edit, where the part, or the next one around it, has several."""
     while len(readers[old]) == 1:
         ((reader, i),) = readers[old]
         old, new = reader, replace(reader, args=(*reader.args[:i], new, *reader.args[i + 1 :]))
-    for k, (reader, i) in enumerate(readers[old][:PLACES]):
-        edited = replace(reader, args=(*reader.args[:i], new, *reader.args[i + 1 :]))
-        yield exchange(root, reader, edited), f" (only in {_place(root, reader)})", 0.3 + 0.01 * k
+    for reader, i in readers[old][:PLACES]:
+        yield reader, replace(reader, args=(*reader.args[:i], new, *reader.args[i + 1 :]))
 
 
 def _place(root: Node, reader: Node) -> str:
@@ -72,7 +87,7 @@ def _parts(s: Setting) -> Iterator[Edit]:
     readers = _readers(s.root)
     for part in readers:
         for identifier, name, cost, new in (*part_edits(part, s.shape_of), *commuted(part, s.shape_of)):
-            for tree, where, more in _variants(s.root, part, readers, new):
+            for tree, where, more in _variants(s.root, part, readers, new, deep=cost <= 1.1):
                 yield Edit(identifier=identifier, name=name + where, tree=tree, cost=cost + more)
         yield from _terms_per(s, part)
         if part.args and part is not s.root and part.op != "scale" and np.prod(s.shape_of(part)) > 1:
@@ -88,7 +103,7 @@ def _context(s: Setting) -> Iterator[Edit]:
         yield Edit(identifier=identifier, name=name, tree=tree, cost=cost)
     for note, form in s.context.forms:
         for edit in (*_parts(replace(s, root=form)), *_halfway(s, form)):
-            yield replace(edit, name=edit.name + note, cost=edit.cost + (0.1 if note else 0.0))
+            yield replace(edit, name=edit.name + note, cost=edit.cost + FORM)
     yield from _halfway(s, s.root)
     for identifier, name, cost, tree in every_logarithm(s.root):
         yield Edit(identifier=identifier, name=name, tree=tree, cost=cost)

@@ -195,14 +195,11 @@ def _order(site: Site) -> Iterator[ArrayEdit]:
             continue
         if all(site.shape[i] == site.shape[k] for i, k in zip(order, range(n), strict=True)) and order == order[::-1]:
             continue
-        words = f"is read in another order of its axes ({', '.join(map(str, order))})"
-        yield "order-wrong", words, 1.2, node("reread", site.node, axes=order)
-        yield (
-            "order-wrong",
-            f"is filled in another order of its axes ({', '.join(map(str, order))})",
-            1.2,
-            node("unread", site.node, axes=order),
-        )
+        names = ", ".join(axis_word(site.kind, n, i) for i in order)
+        last = " (channels last)" if order == (0, *range(2, n), 1) and n > 2 else ""
+        for move, verb in (("reread", "is read"), ("unread", "is filled")):
+            words = f"{verb} in another order in memory: {names}{last}"
+            yield "order-wrong", words, 1.2, node(move, site.node, axes=order)
 
 
 def _groups(site: Site) -> Iterator[ArrayEdit]:

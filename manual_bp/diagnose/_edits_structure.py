@@ -100,7 +100,7 @@ def commuted(part: Node, shapes: Shapes) -> Iterator[PartEdit]:
                 yield (
                     "parentheses",
                     f"{_called(term).removeprefix('−')} is not multiplied by {words}, as if parentheses were missing",
-                    1.6,
+                    1.4,
                     add(reached, term, says=part.says),
                 )
     if part.op == "fn" and part.options["name"] == "reciprocal" and part.args[0].op == "sum":
@@ -302,4 +302,4 @@ def slopes(g: Node, x: Node, y: Node) -> Iterator[PartEdit]:
         yield identifier, f"multiplied with {words}", cost, mul(g, slope)
     for s in (0.01, 0.1, 0.2, 0.3, 0.25, 0.05, 0.001):
         slope = node("where", node("greater", x, than=0.0), const(1.0), const(s))
-        yield of, f"the derivative of a leaky ReLU with slope {s:g}", 1.5, mul(g, slope)
+        yield of, f"multiplied with the derivative of a leaky ReLU with slope {s:g}", 1.5, mul(g, slope)

@@ -146,6 +146,9 @@ def _factors(s: Setting) -> Iterator[tuple[str, str, float, Node]]:
         yield f"is divided by {words}: a mean where a sum is due", "mean-for-sum", cost, count
         more = fn("reciprocal", count)
         yield f"is multiplied by {words}: a sum where a mean is due", "sum-for-mean", cost, more
+        both = "and has the wrong sign besides"
+        yield f"is divided by {words}, {both}", "mean-for-sum", cost + 1.0, mul(const(-1.0), count)
+        yield f"is multiplied by {words}, {both}", "sum-for-mean", cost + 1.0, mul(const(-1.0), more)
         yield f"is divided by the root of {words}", "wrong-count", 2.0, fn("sqrt", count)
         yield f"is divided by the square of {words}", "mean-for-sum", 2.0, fn("square", count)
 
@@ -174,7 +177,7 @@ def _counts(s: Setting) -> Iterator[tuple[str, Node]]:
                     if axes != (0,) or kind != "activation"
                     else "the number of examples"
                 )
-                if k == ndim:
+                if k == ndim and (ndim > 1 or kind == "parameter"):
                     words = f"the number of all elements of {leaf.options['name']}"
                 if size > 1 and (words, axes) not in seen:
                     seen.add((words, axes))

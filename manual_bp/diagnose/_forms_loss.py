@@ -7,7 +7,7 @@ from typing import Any
 
 from manual_bp import nn
 
-from ._formulas import exponentials
+from ._formulas import exponentials, softmax_jacobian
 from ._formulas_loss import class_formulas, class_parts
 from ._node import Node, add, const, fn, inverse_count, mul, neg, node, one_minus, total
 
@@ -48,6 +48,7 @@ def loss_forms(loss: Any, p: Node, t: Node, ndim: int, target_ndim: int) -> Iter
         slope = mul(neg(c.q), fn("reciprocal", y, "1/p"), *([c.share] if c.share else []), says="∂L/∂p = −q/p")
         inner = total(mul(slope, y, says="∂L/∂p · p"), (1,), keep=True, says="Σ ∂L/∂p · p")
         yield "", mul(y, add(slope, neg(inner), says="∂L/∂p − Σ ∂L/∂p · p"), says="∂L/∂z")
+        yield "", softmax_jacobian(y, slope, 1)
 
 
 def loss_value_forms(loss: Any, p: Node, t: Node, ndim: int, target_ndim: int) -> Iterator[Form]:

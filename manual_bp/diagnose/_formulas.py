@@ -183,28 +183,37 @@ def forms_of(layer: Any, s: Operands) -> list[Node]:
             less = mul(const(slope, "the negative slope"), s.g, says="the slope times δ")
             return [node("where", positive, s.g, less, says="∂L/∂x")]
         case nn.Softmax(dim=int(dim)):
-            y = node("softmax", s.x, axis=dim % s.ndim, says="y")
-            own = mul(s.g, y, one_minus(y), says="the Jacobian's diagonal")
-            both = mul(s.g, y, says="δ y")
-            rest = add(total(both, (dim % s.ndim,), keep=True), neg(both), says="Σ over the others of δ y")
-            return [add(own, neg(mul(y, rest, says="the Jacobian off its diagonal")), says="∂L/∂x")]
+            return [softmax_jacobian(node("softmax", s.x, axis=dim % s.ndim, says="y"), s.g, dim % s.ndim)]
+        case nn.LogSoftmax(dim=int(dim)):
+            p = node("softmax", s.x, axis=dim % s.ndim, says="p")
+            own = mul(s.g, one_minus(p), says="the Jacobian's diagonal")
+            rest = add(total(s.g, (dim % s.ndim,), keep=True), neg(s.g), says="Σ over the others of δ")
+            return [add(own, neg(mul(p, rest, says="the Jacobian off its diagonal")), says="∂L/∂x")]
     return []
+
+
+def softmax_jacobian(y: Node, g: Node, axis: int) -> Node:
+    """∂L/∂x of y = softmax(x) by the two kinds of entries of its Jacobian."""
+    own = mul(g, y, one_minus(y), says="the softmax Jacobian's diagonal")
+    both = mul(g, y, says="δ y")
+    rest = add(total(both, (axis,), keep=True), neg(both), says="Σ over the others of δ y")
+    return add(own, neg(mul(y, rest, says="the softmax Jacobian off its diagonal")), says="∂L/∂x")
 
 
 def value_forms_of(layer: Any, s: Operands) -> list[Node]:
     """The output of a layer once more, as others write it."""
     match layer:
         case nn.Softmax(dim=int(dim)):
-            e, whole = exponentials(s.x, (dim % s.ndim,))
-            return [mul(e, fn("reciprocal", whole, "1/Σ e^x"), says="y")]
+            parts = [exponentials(s.x, (dim % s.ndim,), largest=axis) for axis in (dim % s.ndim, None)]
+            return [mul(e, fn("reciprocal", whole, "1/Σ e^x"), says="y") for e, whole in parts]
         case nn.LogSoftmax(dim=int(dim)):
             e, whole = exponentials(s.x, (dim % s.ndim,))
             return [add(e.args[0], neg(fn("log", whole, "log Σ e^x")), says="y")]
     return []
 
 
-def exponentials(x: Node, axes: tuple[int, ...]) -> tuple[Node, Node]:
-    """e^(x − max x) and its sum, which no overflow spoils."""
-    largest = node("max_along", x, axis=axes[0], says="max x")
-    e = fn("exp", add(x, neg(largest), says="x − max x"), "e^x")
+def exponentials(x: Node, axes: tuple[int, ...], *, largest: int | None = -1) -> tuple[Node, Node]:
+    """e^(x − max x) and its sum, which no overflow spoils; the maximum along an axis, or (None) of all."""
+    axis = axes[0] if largest == -1 else largest
+    e = fn("exp", add(x, neg(node("max_along", x, axis=axis, says="max x")), says="x − max x"), "e^x")
     return e, total(e, axes, keep=True, says="Σ e^x")

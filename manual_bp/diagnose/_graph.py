@@ -238,8 +238,13 @@ class _Writer:
             written = None
             if not given and name not in self.graph.parameters() and depth < DEPTH:
                 written = self.formula(name, depth + 1)
-            self.known[name] = written if written is not None else operand(name, f"{says} {name}".strip())
+            self.known[name] = written if written is not None else operand(name, _called(says, name))
         return self.known[name]
+
+
+def _called(says: str, name: str) -> str:
+    """``the kernel conv1.weight``; ``the weight`` alone where that is its name."""
+    return says if says.endswith(f" {name}") else f"{says} {name}".strip()
 
 
 def _named(*roots: Node) -> tuple[Node, ...]:

@@ -98,7 +98,7 @@ def _size(difference: Array, right: Array, bad: Array, case: Case) -> Iterator[s
     worst = float(np.max(np.abs(difference[np.isfinite(difference)]), initial=0.0))
     if scale and worst:
         relative = worst / scale
-        yield f"by up to {relative:.2g} of the largest element"
+        yield f"by up to {relative:.2g} times the largest element"
         if case.dtype == "float64" and ROUNDOFF["float64"] * 1e3 < relative < 1e-6 and bad.mean() > 0.5:
             yield "the size of a rounding to float32 somewhere inside"
         elif 1e-6 <= relative < 2e-3 and bad.mean() > 0.5:
