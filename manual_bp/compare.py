@@ -27,6 +27,11 @@ class Expected:
     allowed: Array
     rule: str = ""
 
+    @property
+    def limit(self) -> tuple[Array, float]:
+        """An array and a number whose product is what is allowed: where it is long, that need not be made."""
+        return self.allowed, 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Alternative:
@@ -137,7 +142,7 @@ def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Che
         return check("mismatch", f"has shape {_shape(got.shape)}, expected {_shape(shape)}{_hint(got.shape, shape)}")
     if str(got.dtype) != dtype:
         return check("mismatch", f"is {got.dtype}, expected {dtype}")
-    seen = {id(answer): survey(got, answer.value, answer.allowed) for answer in _answers(item)}
+    seen = {id(answer): survey(got, answer.value, *answer.limit) for answer in _answers(item)}
     isolated, end_to_end = (seen[id(e)].comparison if e else None for e in (item.isolated, item.end_to_end))
     decisive = isolated or end_to_end
     assert decisive is not None, f"{quantity.name}: nothing to compare with"
@@ -162,7 +167,8 @@ def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Che
     shown = item.end_to_end or expected
     assert shown is not None
     right = seen[id(shown)] if not seen[id(shown)].comparison.mismatched else None
-    fields["picture"] = picture(got, shown.value, shown.allowed, seen=right)
+    limit, times = shown.limit if right else (shown.allowed, 1.0)
+    fields["picture"] = picture(got, shown.value, limit, seen=right, times=times)
     if end_to_end is not None and end_to_end.mismatched:
         return check("inherited", "right in itself; off because something before it is", **fields)
     return check("pass", **fields)

@@ -154,12 +154,12 @@ def _flat(allowed: Array, shape: tuple[int, ...]) -> Array:
     return allowed.reshape(-1) if whole else np.broadcast_to(allowed, shape).ravel()
 
 
-def _scan(c: Array, r: Array, a: Array, plane: int, most: int, start: int, stop: int) -> _Worst:
+def _scan(c: Array, r: Array, a: Array, times: float, plane: int, most: int, start: int, stop: int) -> _Worst:
     """Go through the elements from ``start`` to ``stop``."""
     known = _Worst(plane, most)
     dtype = np.dtype(np.float32 if c.dtype == r.dtype == a.dtype == np.float32 else np.float64)
     buffers = np.empty((2, min(CHUNK, stop - start)), dtype)
-    exact = a.size == 1 and a[0] == 0
+    exact, factor, limits = a.size == 1 and a[0] == 0, a.dtype.type(times), np.empty(buffers.shape[1], a.dtype)
     with np.errstate(all="ignore"):
         for low in range(start, stop, CHUNK):
             part = slice(low, min(low + CHUNK, stop))
@@ -172,7 +172,9 @@ def _scan(c: Array, r: Array, a: Array, plane: int, most: int, start: int, stop:
             peak = float(np.maximum.reduce(d))
             if peak == 0.0:
                 continue
-            limit = a if a.size == 1 else a[part]
+            limit = (
+                a if a.size == 1 else a[part] if times == 1.0 else np.multiply(a[part], factor, out=limits[: own.size])
+            )
             if not peak < np.inf:  # false for NaN as well
                 used = known.take(own, other, limit, range(low, part.stop))[1]
                 known.rank(used, low, float(used.max()))
@@ -194,8 +196,7 @@ def _scan(c: Array, r: Array, a: Array, plane: int, most: int, start: int, stop:
             if flagged is None:
                 known.take(own, other, limit, range(low, part.stop))
             elif flagged.size:
-                at = flagged + low
-                known.take(c[at], r[at], limit if a.size == 1 else a[at], at)
+                known.take(own[flagged], other[flagged], limit if a.size == 1 else limit[flagged], flagged + low)
     return known
 
 
@@ -257,8 +258,8 @@ def measure(candidate: Array, reference: Array, allowed: Array) -> Comparison:
     return survey(candidate, reference, allowed).comparison
 
 
-def survey(candidate: Array, reference: Array, allowed: Array) -> Survey:
-    """The same, and which planes (of the last two axes) are the worst."""
+def survey(candidate: Array, reference: Array, allowed: Array, times: float = 1.0) -> Survey:
+    """The same, and which planes (of the last two axes) are the worst; allowed is ``allowed * times``."""
     size = candidate.size
     if size == 0:
         nan = float("nan")
@@ -267,6 +268,8 @@ def survey(candidate: Array, reference: Array, allowed: Array) -> Survey:
             candidate=nan, reference=nan, allowed=nan, passing_atol=0.0, passing_rtol=0.0,
         ))  # fmt: skip
     c, r, a = candidate.reshape(-1), reference.reshape(-1), _flat(allowed, candidate.shape)
+    if size <= CHUNK or a.size == 1:
+        a, times = a * a.dtype.type(times), 1.0
     if a.size == 1 and np.float32(a[0]) == a[0]:
         a = a.astype(np.float32)
     plane = candidate.shape[-1] * candidate.shape[-2] if candidate.ndim >= 2 else size
@@ -277,13 +280,13 @@ def survey(candidate: Array, reference: Array, allowed: Array) -> Survey:
         error, used = known.take(c, r, a, range(size))
         known.rank(used, 0, known.used)
     elif size < SHARED:
-        known = _scan(c, r, a, plane, most, 0, size)
+        known = _scan(c, r, a, times, plane, most, 0, size)
     else:
-        known = _in_two(c, r, a, plane, most)
+        known = _in_two(c, r, a, times, plane, most)
 
     def element(flat: int) -> Element:
         index = tuple(map(int, np.unravel_index(flat, candidate.shape)))
-        limit = float(a[flat if a.size > 1 else 0])
+        limit = float(a[flat if a.size > 1 else 0] * a.dtype.type(times))
         return Element(index=index, candidate=float(c[flat]), reference=float(r[flat]), allowed=limit)
 
     worst = element(known.at)
@@ -303,13 +306,13 @@ def survey(candidate: Array, reference: Array, allowed: Array) -> Survey:
     return Survey(found, tuple(plane for _, plane in known.top), error, used)
 
 
-def _in_two(c: Array, r: Array, a: Array, plane: int, most: int) -> _Worst:
+def _in_two(c: Array, r: Array, a: Array, times: float, plane: int, most: int) -> _Worst:
     """The second half in a thread of its own."""
     half = c.size // 2 // CHUNK * CHUNK
     second: list[_Worst] = []
-    helper = threading.Thread(target=lambda: second.append(_scan(c, r, a, plane, most, half, c.size)))
+    helper = threading.Thread(target=lambda: second.append(_scan(c, r, a, times, plane, most, half, c.size)))
     helper.start()
-    known = _scan(c, r, a, plane, most, 0, half)
+    known = _scan(c, r, a, times, plane, most, 0, half)
     helper.join()
     known.merge(second[0])
     return known

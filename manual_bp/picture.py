@@ -30,12 +30,13 @@ def picture(
     against: Against = "end_to_end",
     planes: int | None = None,
     seen: Survey | None = None,
+    times: float = 1.0,
 ) -> Picture | None:
     """A picture of a quantity; None for an empty one.
 
     The last two axes are a plane; a vector is one row, and a matrix (N, features) one plane. Of many planes the
     worst are kept: four where all is well, sixteen where something is not. ``seen`` is what is known already of arrays
-    that are right.
+    that are right; then what is allowed may be given as an array ``times`` a number.
     """
     if candidate.size == 0:
         return None
@@ -53,7 +54,7 @@ def picture(
     if seen is not None and seen.error is not None and seen.used is not None:
         error, used = (of.reshape(count, rows, cols)[order] for of in (seen.error, seen.used))
     else:
-        error, used = excess(c[order], r[order], a if len(a) == 1 else a[order])
+        error, used = excess(c[order], r[order], (a if len(a) == 1 else a[order]) * a.dtype.type(times))
     if c.size > LARGE:  # else the arrays may as well be kept as they are until somebody looks at the picture
         made = _planes(*_cells(c[order], r[order], error, used), order, view[:-2])
         return Picture(against=against, planes_total=count, planes=made)

@@ -111,7 +111,7 @@ class Walk:
     ) -> None:
         self.plan, self.precision = plan, precision
         self.values, self.grads = values, grads
-        self.target = target.to(_WIDE) if target.is_floating_point() else target
+        self.target = target
         self.claimed = claimed
         self.known: dict[str, Tensor] = {}
         self._parts: dict[str, list[Part]] = {}
@@ -135,6 +135,10 @@ class Walk:
             return nothing(like)
         e = self.known[name]
         return e if e.dtype == like.dtype else nothing(like) if not carries(e) else _in_dtype(e, like.dtype)
+
+    def _carry(self, name: str, bound: Bound) -> None:
+        if name not in self.claimed:
+            self.known[name] = bound.e
 
     def _operands(self, step: PlanStep, *, narrow: bool) -> Operands:
         own = self._raw if narrow else self._wide
@@ -162,7 +166,7 @@ class Walk:
             bound = rule.forward(self._operands(step, narrow=True))
         if bound is None or not finite(bound.e):
             bound = rule.forward(self._operands(step, narrow=False))
-        self.known[step.name] = bound.e
+        self._carry(step.name, bound)
         return {step.name: bound}
 
     def loss(self) -> dict[str, Bound]:
@@ -171,14 +175,16 @@ class Walk:
         rule = loss_rule(plan.loss)
         if rule is None or not self._has(plan.output):
             return {}
-        prediction = self._wide(plan.output)
+        prediction, target = self._raw(plan.output), self.target
+        if not rule.by_pieces(plan.loss, prediction, target):
+            prediction, target = prediction.to(_WIDE), target.to(_WIDE) if target.is_floating_point() else target
         one = torch.ones_like(self._wide(plan.loss_name))
         e = self._error(plan.output, prediction)
-        s = LossOperands(plan.loss, prediction, e, self.target, self.precision, one, torch.zeros_like(one))
+        s = LossOperands(plan.loss, prediction, e, target, self.precision, one, torch.zeros_like(one))
         found = {plan.loss_name: rule.forward(s)}
         if len(plan.consumers(plan.output)) <= 1:  # else its gradient is a sum, of which the loss is only one part
             found[plan.output + GRAD] = rule.backward(s)
-            self.known[plan.output + GRAD] = found[plan.output + GRAD].e
+            self._carry(plan.output + GRAD, found[plan.output + GRAD])
         return found
 
     def backward(self, step: PlanStep) -> dict[str, Bound]:
@@ -189,7 +195,7 @@ class Walk:
                 combined = self._combined(self._parts.pop(name), name)
                 if combined is not None:
                     bounds[name + GRAD] = combined
-                    self.known[name + GRAD] = combined.e
+                    self._carry(name + GRAD, combined)
         return bounds
 
     def forget(self, step: PlanStep) -> None:

@@ -23,7 +23,7 @@ from manual_bp_torch import bounds
 from manual_bp_torch.bounds import INFLATION, Bound, Kinks, Precision, update_bound
 from manual_bp_torch.bounds._model import Later, constant, nothing
 from manual_bp_torch.build import TORCH_DTYPES, build, loss_for, optimizer_for
-from manual_bp_torch.certify import Plan, PlanStep
+from manual_bp_torch.certify import Plan, PlanStep, finite
 from manual_bp_torch.side import Own, Replay, Setting, Side
 from manual_bp_torch.weights import load, same_bits, shared, to_torch
 
@@ -306,9 +306,33 @@ def _twice(e: Tensor, *, instead_of_nan: float = float("inf")) -> Array:
     return out
 
 
+class _Later(Expected):
+    """An expectation whose allowed error, twice the bound, is made when somebody asks for all of it."""
+
+    def __init__(self, value: Array, e: Array, rule: str) -> None:
+        self.__dict__.update(value=value, rule=rule, _e=e)
+
+    @property
+    def limit(self) -> tuple[Array, float]:
+        """The bound, and twice."""
+        e: Array = self.__dict__["_e"]
+        return e, float(e.dtype.type(2 * INFLATION))
+
+    def __getattr__(self, name: str) -> Array:
+        if name != "allowed":
+            raise AttributeError(name)
+        e, twice = self.limit
+        allowed: Array = e * e.dtype.type(twice)
+        self.__dict__["allowed"] = allowed
+        return allowed
+
+
 def expected_of(value: Tensor, bound: Bound) -> Expected:
     """What the candidate is held against: torch's value, and twice the bound."""
-    return Expected(value=_array(value), allowed=_twice(bound.e), rule=bound.rule)
+    e = bound.e
+    if e.numel() <= LITTLE or constant(e) or not finite(e):
+        return Expected(value=_array(value), allowed=_twice(e), rule=bound.rule)
+    return _Later(_array(value), _array(e), bound.rule)
 
 
 def _array(value: Tensor) -> Array:

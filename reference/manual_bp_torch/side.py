@@ -19,7 +19,7 @@ from manual_bp.network import INPUT
 from manual_bp.trace import GRAD
 from manual_bp_torch.bounds import Bound, Precision
 from manual_bp_torch.certify import Plan, PlanStep, Walk
-from manual_bp_torch.vjp import vjp
+from manual_bp_torch.vjp import Tip, vjp
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Own(Side):
         return total.detach(), _loss_gradient(total, output)
 
     def _backward(self, step: PlanStep, g: Tensor) -> tuple[Sequence[str], Sequence[Tensor | None]]:
-        return _gradients(self._raw[step.name], _leaves(self.setting, step, self._tapped), g)
+        return _gradients(_tip(self._raw[step.name]), _leaves(self.setting, step, self._tapped), g)
 
     def forget(self, step: PlanStep) -> None:
         """Let go of a step that has run backward."""
@@ -196,7 +196,7 @@ class Replay(Side):
 
     def __init__(self, setting: Setting, claims: Mapping[str, Tensor]) -> None:
         super().__init__(setting, claims)
-        self._graphs: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
+        self._graphs: dict[str, tuple[Tip | None, dict[str, Tensor]]] = {}
 
     def _run(self, step: PlanStep) -> tuple[Tensor, dict[str, Tensor]]:
         """A step's output, and what it was made of."""
@@ -217,7 +217,7 @@ class Replay(Side):
         weighted = any(name in self.setting.params for name in leaves)
         if weighted or out.numel() * 4 <= max(leaf.numel() for leaf in leaves.values()):
             # its graph holds what it was given, which is the candidate's; that of others holds what they computed
-            self._graphs[step.name] = out, leaves
+            self._graphs[step.name] = _tip(out), leaves
         return out.detach()
 
     def _loss(self) -> tuple[Tensor, Tensor | None]:
@@ -228,7 +228,10 @@ class Replay(Side):
         return total.detach(), _loss_gradient(total, leaf)
 
     def _backward(self, step: PlanStep, g: Tensor) -> tuple[Sequence[str], Sequence[Tensor | None]]:
-        return _gradients(*(self._graphs.pop(step.name, None) or self._run(step)), g)
+        if step.name not in self._graphs:
+            out, leaves = self._run(step)
+            return _gradients(_tip(out), leaves, g)
+        return _gradients(*self._graphs.pop(step.name), g)
 
 
 def _leaves(setting: Setting, step: PlanStep, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -238,18 +241,23 @@ def _leaves(setting: Setting, step: PlanStep, inputs: Mapping[str, Tensor]) -> d
     return {**{name: inputs[name] for name in step.inputs}, **own}
 
 
-def _gradients(y: Tensor, leaves: Mapping[str, Tensor], g: Tensor) -> tuple[Sequence[str], Sequence[Tensor | None]]:
+def _tip(y: Tensor) -> Tip | None:
+    """Where a graph ends, if there is one."""
+    return Tip(y) if y.requires_grad else None
+
+
+def _gradients(
+    tip: Tip | None, leaves: Mapping[str, Tensor], g: Tensor
+) -> tuple[Sequence[str], Sequence[Tensor | None]]:
     """By name, what a step adds to the gradient of each of its leaves."""
     wanted = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
-    if not wanted or not y.requires_grad:
+    if not wanted or tip is None:
         return (), ()
-    with torch.enable_grad():
-        return tuple(wanted), vjp(y, tuple(wanted.values()), g, allow_unused=True)
+    return tuple(wanted), tip.vjp(tuple(wanted.values()), g, allow_unused=True)
 
 
 def _loss_gradient(total: Tensor, output: Tensor) -> Tensor | None:
     if not total.requires_grad:
         return None
-    with torch.enable_grad():
-        found: Tensor | None = vjp(total, [output], torch.ones_like(total), allow_unused=True)[0]
+    found: Tensor | None = vjp(total, [output], torch.ones_like(total), allow_unused=True)[0]
     return found

@@ -14,6 +14,7 @@ from torch.nn.functional import hardshrink
 
 from manual_bp_torch.bounds._curves import Curve, sigmoid_error, sigmoid_slope
 from manual_bp_torch.bounds._model import (
+    PIECE,
     Alternative,
     Backward,
     Bound,
@@ -24,7 +25,7 @@ from manual_bp_torch.bounds._model import (
     Rule,
     carries,
     nothing,
-    some,
+    piecewise,
 )
 
 
@@ -111,7 +112,7 @@ class Rectifier(Rule):
         (z,), (e,) = s.inputs, s.errors
         if factor > 1:
             e = factor * e
-        if not torch.equal(hardshrink(z, 4 * s.precision.eta), z):
+        if not all(torch.equal(hardshrink(a, 4 * s.precision.eta), a) for a in z.reshape(-1).split(PIECE)):
             # ½ x + ½ |x| loses the last bit of a subnormal number
             e = e + torch.where((z != 0) & (z.abs() < 4 * s.precision.eta), s.precision.eta, 0.0)
         if slope:
@@ -122,19 +123,21 @@ class Rectifier(Rule):
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
         slope, name = self._slope(s.module), type(s.module).__name__.lower()
         (z,), (e_z,) = s.inputs, s.errors
-        top = g.abs() + 2 * e_g if carries(e_g) else g.abs()
-        rounding = 2 * s.precision.u * abs(slope) * top + s.precision.eta if slope else 0.0
-        if slope:
-            e = torch.where(z > 0, e_g, abs(slope) * e_g + rounding)
-        else:
-            e = _where_positive(z, e_g) if carries(e_g) else nothing(g)
-        if carries(e_z):
-            # end to end either side may see z on the other side of 0
-            unsure = (e_z > 0) & (z.abs() <= 2 * e_z)
-            if some(unsure):
-                swing = top * abs(1 - slope) + max(1.0, abs(slope)) * e_g + rounding
-                e = torch.where(unsure, swing, e)
-        e = e * s.guard(1) if s.narrow and carries(e) else e
+        # end to end either side may see z on the other side of 0
+        unsure, carried, guard = carries(e_z), carries(e_g), s.guard(1) if s.narrow else 1.0
+
+        def rounding(top: Tensor) -> Tensor | float:
+            return 2 * s.precision.u * abs(slope) * top + s.precision.eta if slope else 0.0
+
+        def bound(z: Tensor, e_z: Tensor, g: Tensor, e_g: Tensor) -> Tensor:
+            top = g.abs() + 2 * e_g
+            e = torch.where(z > 0, e_g, abs(slope) * e_g + rounding(top)) if slope else _where_positive(z, e_g)
+            if unsure:
+                swing = top * abs(1 - slope) + max(1.0, abs(slope)) * e_g + rounding(top)
+                e = torch.where((z.abs() <= 2 * e_z) & (e_z > 0), swing, e)
+            return e * guard
+
+        e = piecewise(bound, z, e_z, g, e_g) if slope or unsure or carried else nothing(g)
         convention = f"torch's derivative of {type(s.module).__name__} at 0 is {slope:g}"
 
         def kinks() -> Kinks:
@@ -145,12 +148,12 @@ class Rectifier(Rule):
             if slope < 0:  # then the output's sign does not tell the input's
                 return
             own = torch.where(s.output > 0, g, slope * g) if slope else _where_positive(s.output, g)
-            e_own = (max(1.0, slope) * e_g + rounding) * s.guard(1) if slope or carries(e_g) else nothing(g)
+            e_own = (max(1.0, slope) * e_g + rounding(g.abs() + 2 * e_g)) * s.guard(1)
             yield Alternative(own, e_own, "the mask taken from the reported output")
 
-        magnitude = None if s.narrow else max(1.0, abs(slope)) * top
-        bound = Bound(e, f"certified: {name} dx", magnitude, LaterKinks(kinks, convention), Later(alternatives))
-        return Backward((bound,))
+        magnitude = None if s.narrow else max(1.0, abs(slope)) * (g.abs() + 2 * e_g)
+        rule = f"certified: {name} dx"
+        return Backward((Bound(e, rule, magnitude, LaterKinks(kinks, convention), Later(alternatives)),))
 
 
 def _where_positive(z: Tensor, a: Tensor) -> Tensor:

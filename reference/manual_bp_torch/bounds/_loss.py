@@ -7,14 +7,15 @@ gamma_{N+2} times the sum of the elements' sizes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from manual_bp_torch.bounds._activation import SoftmaxRule
 from manual_bp_torch.bounds._curves import LIBRARY, sigmoid_error
-from manual_bp_torch.bounds._model import Alternative, Bound, Kinks, Operands, Precision
+from manual_bp_torch.bounds._model import PIECE, Alternative, Bound, Kinks, Operands, Precision
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class LossRule:
     """A certified bound of one loss."""
 
     name = "loss"
+
+    def by_pieces(self, module: nn.Module, prediction: Tensor, target: Tensor) -> bool:
+        """Whether the operands may be as they are under judgement: the rule makes little pieces of them float64."""
+        return False
 
     def forward(self, s: LossOperands) -> Bound:
         """Bound of the loss."""
@@ -68,30 +73,52 @@ class PerElement(LossRule):
         return ()
 
     def forward(self, s: LossOperands) -> Bound:
-        e, size = self.element(s)
-        n = e.numel()
-        p = s.precision
+        n, p = s.prediction.numel(), s.precision
         reduction = s.module.reduction
         if reduction == "none":
+            e, size = self.element(s)
             return Bound(e + p.eta, f"certified: {self.name}", size)
-        e, size = e.sum() + p.gamma(n + 2) * size.sum(), size.sum()
+        if self.by_pieces(s.module, s.prediction, s.target):
+            sums = [torch.stack([a.sum() for a in self.element(piece)]) for piece in _pieces(s)]
+            e, size = torch.stack(sums).sum(0)
+        else:
+            e, size = (a.sum() for a in self.element(s))
+        e = e + p.gamma(n + 2) * size
         share = 1.0 / max(1, n) if reduction == "mean" else 1.0
         bound = Bound(e * share + n * p.eta, f"certified: {self.name}, n = {n}", size * share)
         return Bound(bound.e, bound.rule, bound.magnitude, alternatives=self.value_alternatives(s))
 
     def backward(self, s: LossOperands) -> Bound:
-        e, size = self.slope(s)
-        n, p = e.numel(), s.precision
+        n, p = s.prediction.numel(), s.precision
         scale = s.upstream * (1.0 / max(1, n) if s.module.reduction == "mean" else 1.0)
         top = scale.abs() + 2 * s.e_upstream
-        total = top * (e + 3 * p.u * size) + s.e_upstream * size + p.eta
+
+        def bound(e: Tensor, size: Tensor) -> Tensor:
+            return top * (e + 3 * p.u * size) + s.e_upstream * size + p.eta
+
+        if self.by_pieces(s.module, s.prediction, s.target):
+            parts = [_up(bound(*self.slope(piece)), s.prediction.dtype) for piece in _pieces(s)]
+            return Bound(torch.cat(parts).reshape(s.prediction.shape), f"certified: {self.name} dx")
+        e, size = self.slope(s)
         return Bound(
-            total,
+            bound(e, size),
             f"certified: {self.name} dx",
             top * size,
             self.kinks(s, scale),
             self.alternatives(s, scale),
         )
+
+
+def _pieces(s: LossOperands) -> Iterator[LossOperands]:
+    """The same of some elements at a time, in float64."""
+    operands = (a.reshape(-1).split(PIECE) for a in (s.prediction, s.error, s.target))
+    for prediction, error, target in zip(*operands, strict=True):
+        yield replace(s, prediction=prediction.double(), error=error.double(), target=target.double())
+
+
+def _up(e: Tensor, dtype: torch.dtype) -> Tensor:
+    """A bound in the working precision, rounded up."""
+    return e if e.dtype == dtype else (e * (1 + torch.finfo(dtype).eps)).clamp(min=torch.finfo(dtype).tiny).to(dtype)
 
 
 def _distance(s: LossOperands) -> Tensor:
@@ -104,6 +131,11 @@ class Squared(PerElement):
     def __init__(self, factor: float = 1.0) -> None:
         self.name = "mse" if factor == 1.0 else "half squared error"
         self.factor = factor
+
+    def by_pieces(self, module: nn.Module, prediction: Tensor, target: Tensor) -> bool:
+        """Where it is worth it."""
+        alone = module.reduction != "none" and target.shape == prediction.shape
+        return alone and prediction.numel() > 2 * PIECE
 
     def element(self, s: LossOperands) -> tuple[Tensor, Tensor]:
         d = _distance(s)

@@ -72,6 +72,24 @@ def some(mask: Tensor) -> bool:
     return bool(mask.numpy().any())
 
 
+#: Elements that are worked on at a time: what is made of them stays in a second-level cache.
+PIECE = 1 << 16
+
+
+def piecewise(make: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+    """``make(*operands)``, which works element by element, without arrays of their size in between."""
+    first = operands[0]
+    if first.numel() <= 2 * PIECE or not all(constant(a) or a.is_contiguous() for a in operands):
+        return make(*operands)
+    out = torch.empty_like(first, memory_format=torch.contiguous_format)
+    whole = out.reshape(-1)
+    flat = [a[(0,) * a.dim()].expand(whole.shape) if constant(a) else a.reshape(-1) for a in operands]
+    for start in range(0, whole.numel(), PIECE):
+        part = slice(start, start + PIECE)
+        whole[part] = make(*(a[part] for a in flat))
+    return out
+
+
 @dataclass(frozen=True)
 class Kinks:
     """Elements of an input gradient where the operation has no derivative.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from manual_bp_torch.bounds._linear import as_tuple
-from manual_bp_torch.bounds._model import Backward, Bound, Kinks, LaterKinks, Operands, Rule, carries, nothing
+from manual_bp_torch.bounds._model import PIECE, Backward, Bound, Kinks, LaterKinks, Operands, Rule, carries, nothing
 
 _WIDE = torch.float64
 
@@ -36,29 +36,37 @@ class MaxPool(Rule):
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
         x, e_x = s.inputs[0], s.errors[0]
         label = type(s.module).__name__.lower()
-        windows = _Windows(s.module, x, s.output)
         kinks = LaterKinks(lambda: _kinks(s, g.to(_WIDE)), CONVENTION) if s.isolated else None
-        overlap, sums = windows.overlap, not s.narrow or windows.overlap > 1
-        if s.isolated and not carries(e_g) and not sums:
-            return Backward((Bound(nothing(x), f"certified: {label} dx, n = {overlap}", None, kinks),))
+        windows = _Windows(s.module, x[:1], s.output[:1])
+        rule = f"certified: {label} dx, n = {windows.overlap}"
+        exact = s.isolated and windows.overlap == 1 and not carries(e_g)
+        if exact and s.narrow:
+            return Backward((Bound(nothing(x), rule, None, kinks),))
+        operands = (x, e_x, s.output, g, e_g)
+        several = max(1, PIECE * x.shape[0] // max(1, x.numel()))
+        starts = range(0, max(1, x.shape[0]), several)
+        parts = [self._bound(s, *(a[i : i + several] for a in operands)) for i in starts]
+        e, size = (torch.cat(found) if len(found) > 1 else found[0] for found in zip(*parts, strict=True))
+        return Backward((Bound(nothing(x) if exact else e, rule, None if s.narrow else size, kinks),))
+
+    @staticmethod
+    def _bound(s: Operands, x: Tensor, e_x: Tensor, output: Tensor, g: Tensor, e_g: Tensor) -> tuple[Tensor, Tensor]:
+        """Error and size of the gradient of some examples (or, without a batch, channels)."""
+        windows = _Windows(s.module, x, output)
         own = windows.of(x, -math.inf)  # (kernel, planes, windows)
-        top = (g.abs() + 2 * e_g if carries(e_g) else g.abs()).reshape(own.shape[1:])
+        top = (g.abs() + 2 * e_g).reshape(own.shape[1:])
         e_top = e_g.reshape(own.shape[1:])
-        carried = None
-        if s.isolated:
-            several = (own == own.amax(0)) & windows.valid
-            carried = several * e_top if carries(e_g) else None
-        else:
-            slack = windows.of(e_x, 0.0)
-            several = (own + 2 * slack >= (own - 2 * slack).amax(0)) & windows.valid
-            contested = several.view(torch.uint8).sum(0) > 1
-            carried = torch.where(contested & (slack.amax(0) > 0), top, e_top) * several
-        size = windows.add_up(several * top) if sums else None
-        e = nothing(x) if carried is None else windows.add_up(carried)
-        if overlap > 1 and size is not None:
+        slack = windows.of(e_x, 0.0)
+        several = (own + 2 * slack >= (own - 2 * slack).amax(0)) & windows.valid
+        contested = several.view(torch.uint8).sum(0) > 1
+        carried = torch.where(contested & (slack.amax(0) > 0), top, e_top) * several
+        overlap = windows.overlap
+        # where windows do not overlap nothing is added up, and nobody asks for the size in float32
+        size = windows.add_up(several * top) if overlap > 1 or not s.narrow else e_x
+        e = windows.add_up(carried)
+        if overlap > 1:
             e = e + s.precision.gamma(overlap - 1) * size
-        e = e * s.guard(overlap) if s.narrow and carries(e) else e
-        return Backward((Bound(e, f"certified: {label} dx, n = {overlap}", size, kinks),))
+        return (e * s.guard(overlap) if s.narrow else e), size
 
 
 class _Windows:
