@@ -165,7 +165,8 @@ def _on(wrong: Sequence[Case], cases: Sequence[Case]) -> str:
 def _named(search: Search, found: list[Found], location: str, asked: str) -> Diagnosis:
     best, every = found[0], (*search.wrong, *search.right)
     elements = sum(int(c.bad.sum()) for c in search.wrong)
-    what = "the one wrong element" if elements == 1 else f"all {count(elements, 'wrong element')}"
+    few = {1: "the one wrong element", 2: "both wrong elements"}
+    what = few.get(elements, f"all {count(elements, 'wrong element')}")
     evidence = f"explains {what} {_on(search.wrong, every)}"
     if search.right:
         evidence += f", and is no difference on the other{'' if len(search.right) == 1 else f' {len(search.right)}'}"
