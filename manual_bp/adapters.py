@@ -42,8 +42,8 @@ class Adapter:
         ``backward``; the gradient is read off the difference. Found by itself where that argument is called a rate.
     averaged
         The layer divides the gradients of its parameters by the number of examples, ``dW = dZ @ x.T / m``, and the loss
-        leaves that to it, ``dA = A - Y``. So are the courses that keep samples in columns. Upstream gradients and dx are
-        then m times dLoss.
+        leaves that to it, ``dA = A - Y``. So are the courses that keep samples in columns. Upstream gradients and dx
+        are then m times dLoss.
     """
 
     forward: str | Callable[..., Any] = ""

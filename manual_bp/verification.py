@@ -162,12 +162,7 @@ def judge_probes(
 
 def with_causes(report: Report, session: Session) -> Report:
     """The report with the mistakes named, where they can be."""
-    if session.evidence is None:
-        return report
-    try:
-        return attach(report, session.evidence)
-    except (ArithmeticError, LookupError) as error:  # a mistake that was tried cannot be computed: the verdict stands
-        return replace(report, notes=(*report.notes, f"no cause was found for what is wrong: {error}"))
+    return attach(report, session.evidence) if session.evidence is not None else report
 
 
 def _cases(session: Session, name: str) -> list[DiagnosisCase]:

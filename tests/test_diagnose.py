@@ -337,6 +337,20 @@ def test_a_report_says_what_the_mistake_is_and_where() -> None:
     assert again.checks[0].diagnosis == report.checks[0].diagnosis
 
 
+def test_a_search_that_fails_leaves_the_verdict_standing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: Any, **_options: Any) -> Any:
+        raise ZeroDivisionError("of a mistake that was tried")
+
+    monkeypatch.setattr("manual_bp.diagnose._evidence.diagnose", fail)
+    network = networks.get("three-layer")
+    faulty = network.with_layer("a3", Wrong(network.node("a3").layer, "dx", lambda r, x, p, g: -r))
+    report = judge_network(network, [probes.probe(network, "ties")], candidate=faulty)
+    assert report.first_wrong == "z3.grad"
+    (found,) = {check.diagnosis for check in report.checks if check.diagnosis}
+    assert found.confidence == "unexplained"
+    assert "of a mistake that was tried" in found.evidence
+
+
 def test_what_is_right_has_no_diagnosis() -> None:
     network = networks.get("three-layer")
     report = judge_network(network, [probes.probe(network, "digits")])

@@ -75,7 +75,7 @@ def test_settings_are_handed_over_as_a_dictionary(dtype: str) -> None:
     assert blamed(verify_layer(short, nn.BatchNorm1d(5), x=RNG.standard_normal((6, 5)), dtype=dtype)) == {"x.grad"}
 
 
-def conv_forward(a_prev: Any, W: Any, b: Any, hparameters: Any) -> Any:  # noqa: N803  # the names of the course
+def conv_forward(a_prev: Any, W: Any, b: Any, hparameters: Any) -> Any:  # the names of the course
     """Images (m, H, W, C), kernels (f, f, C_prev, C), a bias (1, 1, 1, C)."""
     stride, pad, f = hparameters["stride"], hparameters["pad"], W.shape[0]
     padded = np.pad(a_prev, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -90,7 +90,7 @@ def conv_forward(a_prev: Any, W: Any, b: Any, hparameters: Any) -> Any:  # noqa:
 
 def conv_backward(crop: Callable[[Any, int], Any]) -> Callable[..., Any]:
     def backward(dz: Any, cache: Any) -> Any:
-        a_prev, W, b, hparameters = cache  # noqa: N806  # as above
+        a_prev, W, b, hparameters = cache  # as above
         stride, pad, f = hparameters["stride"], hparameters["pad"], W.shape[0]
         padded = np.pad(a_prev, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
         da, dw = np.zeros_like(padded), np.zeros_like(W)
@@ -114,13 +114,13 @@ def test_a_convolution_with_channels_last_and_its_settings(dtype: str) -> None:
     assert blamed(verify_layer((conv_forward, shifted), reference, x=x, dtype=dtype)) == {"x.grad"}
 
 
-def linear_forward(A: Any, W: Any, b: Any) -> Any:  # noqa: N803  # the names of the course
+def linear_forward(A: Any, W: Any, b: Any) -> Any:  # the names of the course
     """Samples in columns, the bias a column."""
     return W @ A + b, (A, W, b)
 
 
 def linear_backward(dz: Any, cache: Any) -> Any:
-    A, W, _ = cache  # noqa: N806  # as above
+    A, W, _ = cache  # as above
     m = A.shape[1]
     return W.T @ dz, dz @ A.T / m, dz.sum(1, keepdims=True) / m
 
@@ -147,11 +147,11 @@ class Column:
     def __init__(self, inputs: int, outputs: int) -> None:
         self.W, self.b = np.zeros((outputs, inputs)), np.zeros((outputs, 1))
 
-    def forward(self, A: Any) -> Any:  # noqa: N803  # the names of the course
+    def forward(self, A: Any) -> Any:  # the names of the course
         self.A = A
         return self.W @ A + self.b
 
-    def backward(self, dZ: Any) -> Any:  # noqa: N803  # as above
+    def backward(self, dZ: Any) -> Any:  # as above
         m = dZ.shape[1]
         self.dW, self.db = dZ @ self.A.T / m, dZ.sum(1, keepdims=True) / m
         return self.W.T @ dZ
@@ -163,10 +163,10 @@ class Squares:
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale
 
-    def forward(self, A: Any, Y: Any) -> Any:  # noqa: N803  # as above
+    def forward(self, A: Any, Y: Any) -> Any:  # as above
         return ((A - Y) ** 2).sum() / A.shape[1] / 2
 
-    def backward(self, A: Any, Y: Any) -> Any:  # noqa: N803  # as above
+    def backward(self, A: Any, Y: Any) -> Any:  # as above
         return self.scale * (A - Y)
 
 

@@ -181,7 +181,10 @@ def attach(
     for done, name in enumerate(names):
         if progress:
             progress(name, done, len(names))
-        found = _one(name, [c for c in wrong if c.name == name], evidence, effort)
+        try:
+            found = _one(name, [c for c in wrong if c.name == name], evidence, effort)
+        except Exception as error:  # noqa: BLE001  # whatever a tried mistake runs into, the verdict stands
+            found = _unsearched(error)
         if found is not None:
             diagnoses[name] = found
     if progress:
@@ -196,6 +199,15 @@ def attach(
         if found.confidence != "unexplained"
     )
     return replace(report, checks=checks, findings=(*report.findings, *said))
+
+
+def _unsearched(error: Exception) -> Diagnosis:
+    """The search itself failed, which says nothing of the candidate."""
+    return Diagnosis(
+        name="the search for the mistake failed",
+        evidence=f"{type(error).__name__}: {error}; this is a bug in manual-bp, please report it",
+        confidence="unexplained",
+    )
 
 
 def _one(name: str, checks: Sequence[Check], evidence: Evidence, effort: Effort | None) -> Diagnosis | None:
