@@ -70,7 +70,12 @@ def _step(program: Program, structure: Structure, segment: Segment, shapes: Shap
         module = program.module.get_submodule(call[0])
         local = (*(n for n, _ in module.named_parameters()), *(n for n, _ in module.named_buffers()))
         layer = layer_for(module)
-        return Step(name=segment.name, layer=layer, inputs=call[1], params={n: f"{call[0]}.{n}".removeprefix(".") for n in local})
+        return Step(
+            name=segment.name,
+            layer=layer,
+            inputs=call[1],
+            params={n: f"{call[0]}.{n}".removeprefix(".") for n in local},
+        )
     layer, params = _guess(segment, shapes)
     inputs = tuple(dict.fromkeys(segment.reads)) or structure.inputs[:1]
     return Step(name=segment.name, layer=layer, inputs=inputs, params=params)
