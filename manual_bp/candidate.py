@@ -216,18 +216,16 @@ def call(candidate: Callable[..., Any], params: Given, x: Any, y: Any) -> Any:
     except ManualBPError:
         raise
     except (Exception, SystemExit) as error:
-        every = traceback.extract_tb(error.__traceback__)[1:]
-        # what lies between here and the candidate is nothing of its author's
-        frames = [frame for frame in every if not frame.filename.startswith(_HERE)] or every
-        text = "".join(
-            [
-                "Traceback (most recent call last):\n",
-                *traceback.format_list(frames),
-                *traceback.format_exception_only(error),
-            ]
-        )
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise CandidateError(f"the candidate raised {message}", traceback_text=text) from error
+        raise CandidateError(f"the candidate raised {message}", traceback_text=own_traceback(error)) from error
+
+
+def own_traceback(error: BaseException) -> str:
+    """The traceback of what somebody's code raised, without what lies between it and the caller here."""
+    every = traceback.extract_tb(error.__traceback__)[1:]
+    frames = [frame for frame in every if not frame.filename.startswith(_HERE)] or every
+    lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
+    return "".join([*lines, *traceback.format_exception_only(error)])
 
 
 def to_trace(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from manual_bp import _torch_side
-from manual_bp.candidate import Given, Located, Naming, call, mutated, to_trace
+from manual_bp.candidate import CandidateError, Given, Located, Naming, call, mutated, own_traceback, to_trace
 from manual_bp.compare import Item, compare
 from manual_bp.diagnose import Case as DiagnosisCase
 from manual_bp.diagnose import Evidence, attach, place_of
@@ -136,9 +136,10 @@ def judge_probes(
             probe = replace(probe, params=session.params)
         try:
             found, said = judge_probe(session, probe, run, judging)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             if not checks:
-                raise
+                what = "interrupted before anything could be judged"
+                raise CandidateError(what, traceback_text=own_traceback(error)) from error
             partial = True
             break
         checks += found

@@ -53,7 +53,9 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, Array]:
     except zipfile.BadZipFile as error:
         raise ManualBPError(f"{path} is not an npz file, or only the beginning of one", hint=_HINT) from error
     except _DAMAGE as error:
-        first = (reason(error).splitlines() or [""])[0]
+        first = (reason(error).splitlines() or [""])[0].rstrip(".")
+        if isinstance(error, (SyntaxError, tokenize.TokenError)):
+            first = "a header that is none"
         raise ManualBPError(
             f"{path} is damaged, or holds something else than plain arrays: {first}", hint=_HINT
         ) from error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -70,7 +73,9 @@ class Wired:
     def due(self) -> list[str]:
         """The gradients that it should have after `backward`: of its parameters, by torch's names, and of x."""
         names = [name for name, paths in self.wiring.items() if paths]
-        return [name for name in (*names, "x") if self.adapter.grads.get(name, "") is not None]
+        if not returns_none(self.method("backward")):
+            names.append("x")
+        return [name for name in names if self.adapter.grads.get(name, "") is not None]
 
     # ------------------------------------------------------------------ forward
 
@@ -218,6 +223,16 @@ class Wired:
             if rated or not np.array_equal(before, after):  # it was applied at once
                 return (before - after) / before.dtype.type(UPDATE_RATE)
         return value[-1] if isinstance(value, list) and value else value
+
+
+def returns_none(function: Any) -> bool:
+    """Whether its author wrote ``return None``: the first layer of a network, which has nothing to pass on."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
+    except (OSError, TypeError, SyntaxError):
+        return False
+    returns = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
+    return bool(returns) and all(isinstance(v, ast.Constant) and v.value is None for v in returns)
 
 
 def _missing(layer: Any, what: str, names: tuple[str, ...]) -> ManualBPError:
