@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,7 @@ def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Che
     quantity = item.quantity
     expected = item.isolated or item.end_to_end
     shape = expected.value.shape if expected is not None else ()
-    dtype = str(expected.value.dtype) if expected is not None else ""
+    dtype = _name_of(expected.value.dtype) if expected is not None else ""
 
     def check(status: Status, note: str = "", **fields: Any) -> Check:
         equation = quantity.equation
@@ -140,7 +141,7 @@ def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Che
         return check("missing", "the candidate did not report it")
     if got.shape != shape:
         return check("mismatch", f"has shape {_shape(got.shape)}, expected {_shape(shape)}{_hint(got.shape, shape)}")
-    if str(got.dtype) != dtype:
+    if _name_of(got.dtype) != dtype:
         return check("mismatch", f"is {got.dtype}, expected {dtype}")
     seen = {id(answer): survey(got, answer.value, *answer.limit) for answer in _answers(item)}
     isolated, end_to_end = (seen[id(e)].comparison if e else None for e in (item.isolated, item.end_to_end))
@@ -172,6 +173,11 @@ def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Che
     if end_to_end is not None and end_to_end.mismatched:
         return check("inherited", "right in itself; off because something before it is", **fields)
     return check("pass", **fields)
+
+
+@cache
+def _name_of(dtype: np.dtype[Any]) -> str:
+    return str(dtype)
 
 
 def _answers(item: Item) -> list[Expected]:

@@ -9,12 +9,13 @@ after the optimiser's step::
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from manual_bp.report import Kind
+if TYPE_CHECKING:  # the report's many classes take a while to make, and the trace needs none of them
+    from manual_bp.report import Kind
 
 Array = npt.NDArray[Any]
 Trace = dict[str, Array]

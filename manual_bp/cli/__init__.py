@@ -5,6 +5,9 @@ Data goes to stdout, progress and notes to stderr. Exit code 0: all right; 1: di
 
 from __future__ import annotations
 
+from manual_bp.cli import _start as _start  # before click and NumPy are imported
+
+# isort: split
 import os
 import sys
 import traceback

@@ -298,12 +298,12 @@ def verdict_of(candidate: Tensor, reference: Tensor, truth: Tensor, e: Tensor) -
 
 def _twice(e: Tensor, *, instead_of_nan: float = float("inf")) -> Array:
     """Two correct sides are each within e of the exact result."""
-    allowed = (2 * INFLATION) * (e[(0,) * e.dim()] if constant(e) else e)
-    # a sum is NaN if one of its elements is, and takes no memory
-    if bool(allowed.sum().isnan()):
-        allowed.nan_to_num_(nan=instead_of_nan, posinf=float("inf"))
-    out: Array = np.broadcast_to(allowed.numpy(), e.shape)
-    return out
+    one = constant(e)
+    allowed: Array = ((2 * INFLATION) * (e[(0,) * e.dim()] if one else e)).numpy()
+    total = allowed.sum()
+    if total != total:  # a sum is NaN if one of its elements is, and takes no memory
+        allowed = np.nan_to_num(allowed, nan=instead_of_nan, posinf=float("inf"))
+    return np.broadcast_to(allowed, e.shape) if one else allowed
 
 
 class _Later(Expected):
