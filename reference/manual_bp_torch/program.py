@@ -8,7 +8,6 @@ functional operations in between are all seen.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +17,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from manual_bp.errors import ManualBPError
-from manual_bp.inputs import is_several, named, rebuilt
+from manual_bp.inputs import named, rebuilt
 from manual_bp.tapping import tapping
 from manual_bp.trace import GRAD
 from manual_bp_torch.bounds import rule_for
+from manual_bp_torch.calls import arguments, call_by_name
 from manual_bp_torch.certify import Plan, PlanStep
 from manual_bp_torch.failures import own_fault
 from manual_bp_torch.tapping import Pass, Taps
@@ -208,7 +208,7 @@ class Program:
 
     def _call(self, state: dict[str, Tensor], x: Any, y: Any, taps: _Recorder) -> Any:
         if self.module is None:
-            return _call_by_name(self.function, {"params": state, "x": x, "y": y, "tap": taps.tap})
+            return call_by_name(self.function, {"params": state, "x": x, "y": y, "tap": taps.tap})
         alone = not any(True for _ in self.module.children())
         handles = [
             child.register_forward_hook(self._hook(name, OUTPUT if alone else name, taps))
@@ -216,7 +216,7 @@ class Program:
             if name or alone
         ]
         try:
-            out = functional_call(self.module, state, *_arguments(x))
+            out = functional_call(self.module, state, *arguments(x))
         finally:
             for handle in handles:
                 handle.remove()
@@ -280,9 +280,9 @@ class Program:
         with torch.no_grad(), tapping(lambda _name, tensor: tensor), own_fault(x, self.function):
             state = {name: p.clone() for name, p in params.items()}
             if self.module is not None:
-                out = functional_call(self.module, state, *_arguments(x))
+                out = functional_call(self.module, state, *arguments(x))
             else:
-                out = _call_by_name(self.function, {"params": state, "x": x, "y": y, "tap": lambda _n, t: t})
+                out = call_by_name(self.function, {"params": state, "x": x, "y": y, "tap": lambda _n, t: t})
         first = _main(out)
         return tuple(first.shape) if isinstance(first, Tensor) else ()
 
@@ -364,13 +364,6 @@ def _leaf(value: Any) -> Any:
     return leaf.requires_grad_() if leaf.is_floating_point() else leaf
 
 
-def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """How a module is called with its inputs: one, several, or several by name."""
-    if isinstance(x, Mapping):
-        return (), dict(x)
-    return (x if is_several(x) else (x,)), {}
-
-
 def _main(out: Any) -> Any:
     """Of several outputs the first floating one."""
     if isinstance(out, Mapping):
@@ -388,17 +381,3 @@ def _state(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 def _floating(value: object) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
-
-
-def _call_by_name(function: Callable[..., Any], offered: Mapping[str, Any]) -> Any:
-    """Call a function with those of the offered arguments that it takes: by name, the others in order."""
-    try:
-        wanted = [
-            p.name
-            for p in inspect.signature(function).parameters.values()
-            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
-        ]
-    except (TypeError, ValueError):
-        wanted = ["params", "x", "y"]
-    left = [name for name in offered if name not in wanted]
-    return function(*(offered[name] if name in offered else offered[left.pop(0)] for name in wanted))
