@@ -6,7 +6,7 @@ the torch.nn one in ``manual_bp_torch.build``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -179,8 +179,13 @@ class Network:
         try:
             self._pass(trace, params, x, y, watch)
         except _StepError as error:
-            return Run(trace, tuple(watch.mutations), error.failure)
-        return Run(trace, tuple(watch.mutations))
+            return Run(trace, self._placed(watch.mutations), error.failure)
+        return Run(trace, self._placed(watch.mutations))
+
+    def _placed(self, mutations: Iterable[Mutation]) -> tuple[Mutation, ...]:
+        """Mutations with what their steps read."""
+        reads = {node.name: node.inputs for node in self.nodes}
+        return tuple(replace(m, inputs=reads.get(m.step, (self.output,))) for m in mutations)
 
     def _pass(self, trace: Trace, params: Mapping[str, Array], x: Array, y: Array, guard: _Guard) -> None:
         """Fill ``trace`` in execution order; whatever goes wrong, wrong results included, is the step's failure."""

@@ -57,11 +57,12 @@ def bit_identical(a: Array, b: Array) -> bool:
 
 @dataclass(frozen=True)
 class Mutation:
-    """A step that changed an array it was given."""
+    """A step that changed an array it was given; ``inputs`` are the quantities that the step reads, as far as known."""
 
     step: str
     phase: str
     argument: str
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -105,15 +105,19 @@ def environment(torch_version: str | None = None) -> Mapping[str, str | None]:
 
 
 def with_mutations(checks: tuple[Check, ...], mutations: tuple[Mutation, ...]) -> tuple[Check, ...]:
-    """Mark what a step produces as wrong where the step changed an array that it was given."""
+    """Mark what a step produces as wrong where the step changed an array that it was given.
+
+    On a branch a step may produce nothing alone, only a share of its input's gradient: then that one is marked.
+    """
     marked = list(checks)
     for mutation in mutations:
+        backward = mutation.phase == "backward"
         text = f"{mutation.step} changed {mutation.argument} in place in its {mutation.phase} pass"
-        for i, check in enumerate(marked):
-            backward = check.name.endswith(GRAD)
-            if check.step == mutation.step and backward == (mutation.phase == "backward") and check.kind != "parameter":
-                marked[i] = replace(check, status="wrong", note=text)
-                break
+        shares = {name + GRAD for name in mutation.inputs} if backward else set()
+        mine = [c.step == mutation.step and c.name.endswith(GRAD) == backward and c.kind != "parameter" for c in marked]
+        touched = mine if any(mine) else [c.name in shares for c in marked]
+        for i in [i for i, is_touched in enumerate(touched) if is_touched][:1]:
+            marked[i] = replace(marked[i], status="wrong", note=text)
     return tuple(marked)
 
 

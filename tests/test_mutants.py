@@ -77,6 +77,15 @@ def test_it_is_flagged_and_blamed_exactly(mutant: str) -> None:
     assert found >= site.faulty, f"{site} on {name} ({dtype}): expected {sorted(site.faulty)}, found {sorted(found)}"
 
 
+def test_a_step_on_a_branch_that_changes_its_upstream_gradient_is_blamed() -> None:
+    """It produces no quantity alone: only a share of its input's gradient, whose sum another step completes."""
+    judge = bench("branches", "float64")
+    planted = mutants.get("in-place-backward").plant(judge.network, "tanh")
+    run = planted.run(judge.probes[0].params, judge.probes[0].x, judge.probes[0].y)
+    blamed = {c.name: c.note for c in judge.judge.checks(judge.probes[0], run) if c.status in BLAMED}
+    assert blamed == {"relu.grad": "tanh changed upstream gradient in place in its backward pass"}
+
+
 @pytest.mark.parametrize("mutant", [m.id for m in CATALOGUE.values() if m.kind == "kink"])
 def test_another_subgradient_is_wrong_under_strict_kinks(mutant: str) -> None:
     name, site = smallest(mutant, "float64")
