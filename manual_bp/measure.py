@@ -17,8 +17,11 @@ import numpy as np
 from manual_bp.report import Comparison, Element
 from manual_bp.trace import Array
 
-#: Elements a chunk: two float32 arrays of it fit a second-level cache.
-CHUNK = 1 << 15
+#: Elements a chunk: two float32 arrays of it fit a second-level cache, and Python's share of the time is small.
+CHUNK = 1 << 16
+
+#: Elements up to which each is measured at once, without looking first.
+LITTLE = 1 << 12
 
 #: How many of the worst elements a comparison lists.
 WORST = 5
@@ -31,6 +34,9 @@ SHARED = 1 << 21
 
 #: More than the rounding of the quotients that are only looked at.
 _SLACK = 1e-6
+
+#: Below it a float32 has fewer digits than that.
+_TINY = 1e-30
 
 
 def excess(candidate: Array, reference: Array, allowed: Array) -> tuple[Array, Array]:
@@ -183,15 +189,15 @@ def _scan(c: Array, r: Array, a: Array, times: float, plane: int, most: int, sta
             np.divide(d, limit, out=q, dtype=dtype)
             ratio = _peak(q)
             known.rank(q, low, ratio)
-            flagged = _beyond(q, ratio, min(known.used, 1.0))
+            flagged = _beyond(q, ratio, known.used, 1.0)
             np.divide(d, other, out=q, dtype=dtype)
             relative = max(_peak(q), -_peak(q, np.minimum, np.fmin))
-            flagged = _join(flagged, _beyond(q, relative, known.relative))
+            flagged = _join(flagged, _beyond(q, relative, known.relative, np.inf))
             if relative <= 0.5:  # each subtraction was exact (Sterbenz)
                 known.largest = max(known.largest, peak)
             elif peak >= known.largest * (1 - _SLACK):
                 flagged = _join(flagged, np.flatnonzero(d >= peak))
-            if known.used == 0.0 and peak > known.at_error:
+            if known.used == ratio == 0.0 and peak > known.at_error:
                 flagged = None
             if flagged is None:
                 known.take(own, other, limit, range(low, part.stop))
@@ -208,11 +214,13 @@ def _peak(q: Array, reduce: np.ufunc = np.maximum, but_nan: np.ufunc = np.fmax) 
     return found if found == found else 0.0
 
 
-def _beyond(q: Array, peak: float, best: float) -> Array | None:
-    """Positions where |q| may be above ``best``; None for too many to single them out."""
-    if peak <= best * (1 - _SLACK):
+def _beyond(q: Array, peak: float, best: float, counted: float) -> Array | None:
+    """Positions where |q| may be the largest so far, or above what is counted; None for too many to single them out."""
+    if peak <= min(best, counted) * (1 - _SLACK):
         return _NONE
-    at = np.flatnonzero(np.abs(q) > best * (1 - _SLACK))
+    if peak < _TINY:  # the quotients may have underflowed
+        return None
+    at = np.flatnonzero(np.abs(q) >= min(max(best, peak), counted) * (1 - _SLACK))
     return None if at.size > q.size // 8 else at
 
 
@@ -268,14 +276,15 @@ def survey(candidate: Array, reference: Array, allowed: Array, times: float = 1.
             candidate=nan, reference=nan, allowed=nan, passing_atol=0.0, passing_rtol=0.0,
         ))  # fmt: skip
     c, r, a = candidate.reshape(-1), reference.reshape(-1), _flat(allowed, candidate.shape)
-    if size <= CHUNK or a.size == 1:
+    little = size <= min(LITTLE, CHUNK)
+    if little or a.size == 1:
         a, times = a * a.dtype.type(times), 1.0
     if a.size == 1 and np.float32(a[0]) == a[0]:
         a = a.astype(np.float32)
     plane = candidate.shape[-1] * candidate.shape[-2] if candidate.ndim >= 2 else size
     most = min(PLANES, size // plane) if size > plane else 0  # of a single plane there is nothing to tell
     error = used = None
-    if size <= CHUNK:
+    if little:
         known = _Worst(plane, most)
         error, used = known.take(c, r, a, range(size))
         known.rank(used, 0, known.used)

@@ -18,7 +18,7 @@ Against = Literal["isolated", "end_to_end"]
 #: Cells a side; larger planes are pooled into blocks, each shown by its worst element.
 CELLS = 16
 
-#: Elements of a quantity up to which its picture is drawn later.
+#: Elements of the chosen planes up to which their picture is drawn later.
 LARGE = 1 << 12
 
 
@@ -51,18 +51,18 @@ def picture(
         else np.broadcast_to(limit, candidate.shape).reshape(count, rows, cols)
     )
     order = _order(c, r, a, planes) if seen is None or planes else _first(seen, count)
-    if seen is not None and seen.error is not None and seen.used is not None:
-        error, used = (of.reshape(count, rows, cols)[order] for of in (seen.error, seen.used))
-    else:
-        error, used = excess(c[order], r[order], (a if len(a) == 1 else a[order]) * a.dtype.type(times))
-    if c.size > LARGE:  # else the arrays may as well be kept as they are until somebody looks at the picture
-        made = _planes(*_cells(c[order], r[order], error, used), order, view[:-2])
-        return Picture(against=against, planes_total=count, planes=made)
     c, r = c[order], r[order]
+    if seen is not None and seen.error is not None and seen.used is not None:
+        sides = [of.reshape(count, rows, cols)[order] for of in (seen.error, seen.used)]
+    else:
+        sides = [(a if len(a) == 1 else a[order]) * a.dtype.type(times)]
 
     def draw() -> tuple[Plane, ...]:
+        error, used = sides if len(sides) == 2 else excess(c, r, sides[0])
         return _planes(*_cells(c, r, error, used), order, view[:-2])
 
+    if c.size > LARGE:  # else these planes may as well be kept as they are until somebody looks at the picture
+        return Picture(against=against, planes_total=count, planes=draw())
     return _LaterPicture(against=against, planes_total=count, draw=draw)
 
 

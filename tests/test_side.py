@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from manual_bp import networks, probes
+from manual_bp import measure, networks, probes
 from manual_bp._torch_side import build, judge, side, tapping, weights
 from manual_bp.compare import compare
-from manual_bp.measure import CHUNK, survey
+from manual_bp.measure import survey
 from manual_bp.network import Network
 from manual_bp.picture import picture
 from manual_bp.trace import GRAD
@@ -45,8 +45,8 @@ def test_the_stages_give_the_bits_of_the_pass_as_a_whole(name: str) -> None:
         loss,
         {n: t for n, t in given.items() if n in parameters},
         {n: t for n, t in given.items() if n not in parameters},
-        torch.from_numpy(probe.x),
-        torch.from_numpy(probe.y),
+        weights.to_torch(probe.x),
+        weights.to_torch(probe.y),
         names=tuple(node.name for node in network.nodes),
         loss_name=network.loss_name,
     )
@@ -89,13 +89,15 @@ def test_an_item_may_be_let_go_of_before_the_next_one_is_made() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(7, 9, 30, 31), (40, 50, 3, 3, 3), (3, 40_000), (70_000,)])
-def test_a_survey_on_the_way_gives_the_picture_of_all_planes(dtype: type, shape: tuple[int, ...]) -> None:
+def test_a_survey_on_the_way_gives_the_picture_of_all_planes(
+    dtype: type, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "CHUNK", 10_000)
     rng = np.random.default_rng(0)
     r = rng.standard_normal(shape).astype(dtype)
     c = r * (1 + np.finfo(dtype).eps * rng.uniform(-2, 2, shape)).astype(dtype)
     c[: shape[0] // 2] = r[: shape[0] // 2]
     e = (np.abs(r) * 4 * np.finfo(dtype).eps).astype(dtype)
-    assert c.size > CHUNK
     seen = survey(c, r, e, 2.0)
     assert seen.comparison == survey(c, r, 2 * e).comparison
     assert picture(c, r, e, seen=seen, times=2.0) == picture(c, r, 2 * e)
