@@ -191,6 +191,7 @@ class Walk:
         """The bounds of the gradients that are complete after a step's backward pass."""
         bounds = self._through(step)
         for name in self.plan.completed_by.get(step.name, ()):
+            self.known.pop(name, None)  # the errors of the step's inputs have been read for the last time
             if name in self._parts:
                 combined = self._combined(self._parts.pop(name), name)
                 if combined is not None:

@@ -152,7 +152,7 @@ class Judge:
     def _go(self, stage: tuple[str, str], own: Side, replay: Side) -> None:
         """Take both sides through a stage."""
         phase, name = stage
-        for side in (own, replay):
+        for side in (replay, own):  # in this order less is held at the most
             if phase == "loss":
                 side.over_the_loss()
             elif phase == "forward":
