@@ -73,7 +73,7 @@ def broken_copy(folder: Path, file: str, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("file", "old", "new", "first_wrong"),
     [
-        ("nn/_linear.py", "(delta @ weight)", "(-delta @ weight)", "flat.grad"),
+        ("nn/_linear.py", "delta.dot(weight)", "(-delta).dot(weight)", "flat.grad"),
         ("nn/_loss_binary.py", "(p - t) / np.maximum", "(t - p) / np.maximum", "a3.grad"),
         ("nn/_activation.py", "Gradients((np.asarray(upstream * (y * (1 - y))),))", "Gradients(())", "z3.grad"),
     ],
