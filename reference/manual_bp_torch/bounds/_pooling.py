@@ -44,10 +44,13 @@ class MaxPool(Rule):
             return Backward((Bound(nothing(x), rule, None, kinks),))
         operands = (x, e_x, s.output, g, e_g)
         several = max(1, PIECE * x.shape[0] // max(1, x.numel()))
-        starts = range(0, max(1, x.shape[0]), several)
-        parts = [self._bound(s, *(a[i : i + several] for a in operands)) for i in starts]
-        e, size = (torch.cat(found) if len(found) > 1 else found[0] for found in zip(*parts, strict=True))
-        return Backward((Bound(nothing(x) if exact else e, rule, None if s.narrow else size, kinks),))
+        e, size = torch.empty(x.shape, dtype=x.dtype), None if s.narrow else torch.empty(x.shape, dtype=x.dtype)
+        for start in range(0, x.shape[0], several):
+            part = slice(start, start + several)
+            e[part], own = self._bound(s, *(a[part] for a in operands))
+            if size is not None:
+                size[part] = own
+        return Backward((Bound(nothing(x) if exact else e, rule, size, kinks),))
 
     @staticmethod
     def _bound(s: Operands, x: Tensor, e_x: Tensor, output: Tensor, g: Tensor, e_g: Tensor) -> tuple[Tensor, Tensor]:
