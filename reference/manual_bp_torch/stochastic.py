@@ -179,18 +179,18 @@ class Perturbed(TorchDispatchMode):
                 if argument.alias_info is not None and argument.alias_info.is_write and isinstance(given, Tensor):
                     given.copy_(self._perturb(given))
             return out
-        return tree_map(self._perturb, out)
+        return self._perturb(out) if isinstance(out, Tensor) else tree_map(self._perturb, out)
 
     def _perturb(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.device.type != "cpu":
             return value
         sign = self._signs(value)
         # the smallest of pushes at an exact zero: what stands on a kink falls to either side
-        return value * (1 + self.u * sign) + _LEAST * sign
+        return torch.addcmul(_LEAST * sign, value, 1 + self.u * sign)
 
     def _signs(self, value: Tensor) -> Tensor:
-        sign = torch.randint(0, 2, value.shape, generator=self.generator, dtype=torch.int8)
-        return self.side * (2 * sign - 1).to(value.dtype)
+        sign = torch.empty(value.shape, dtype=value.dtype).random_(2, generator=self.generator)
+        return sign.mul_(2 * self.side).sub_(self.side)
 
     def nudge(self, value: Any) -> Any:
         """An exact operand, its zeros and its equal elements moved by next to nothing."""
