@@ -116,8 +116,9 @@ def with_mutations(checks: tuple[Check, ...], mutations: tuple[Mutation, ...]) -
         shares = {name + GRAD for name in mutation.inputs} if backward else set()
         mine = [c.step == mutation.step and c.name.endswith(GRAD) == backward and c.kind != "parameter" for c in marked]
         touched = mine if any(mine) else [c.name in shares for c in marked]
-        for i in [i for i, is_touched in enumerate(touched) if is_touched][:1]:
-            marked[i] = replace(marked[i], status="wrong", note=text)
+        if any(touched):
+            first = touched.index(True)
+            marked[first] = replace(marked[first], status="wrong", note=text)
     return tuple(marked)
 
 

@@ -22,7 +22,7 @@ def _written_by(folder: Path, network: str, mistake: str, step: str, **options: 
     for name in PROBES:
         wrong = answers(candidate, probe(known, name))
         filled(folder / f"{name}.npz", "npz", network=known, name=name, change=wrong, expected=False)
-    return dumps.judge_dump(folder, **options)  # type: ignore[arg-type]
+    return dumps.judge_dump(folder, **options)  # type: ignore[arg-type]  # options of any type
 
 
 def _said(report: Report, quantity: str) -> Diagnosis:

@@ -113,7 +113,7 @@ def test_a_fixture_is_compared_by_what_it_expects_in_any_form_and_layout(tmp_pat
     made = probe(THREE, "ties")
     for form in FORMS:
         dumps.write(place(tmp_path, form), form, *dumps.fixture(THREE, made, last=form == "bin"))
-    np.savez(tmp_path / "mine.npz", **answers(THREE, made))  # type: ignore[arg-type]
+    np.savez(tmp_path / "mine.npz", **answers(THREE, made))  # type: ignore[arg-type]  # NumPy's stub takes its own options for arrays
     fixtures = [dumps.read(place(tmp_path, form)) for form in FORMS]
     for other in fixtures[1:]:
         found = dumps.compare_dumps(fixtures[0], other)

@@ -28,7 +28,7 @@ def test_a_fixture_holds_what_both_sides_start_from_and_what_torch_finds(
     given, expected = found.part("given/"), found.part("expected/")
     assert given.keys() == {"x", "y", *made.params}
     assert all(given[name].tobytes() == array.tobytes() for name, array in made.params.items())
-    assert expected.keys() == answers(THREE, made).keys() == {w.name for w in found.manifest.wanted}  # type: ignore[union-attr]
+    assert expected.keys() == answers(THREE, made).keys() == {w.name for w in found.manifest.wanted}  # type: ignore[union-attr]  # it was written with a manifest
     assert all(array.dtype == dtype for array in (*given.values(), *expected.values()))
     # small integers: sums are exact here, so the engine's numbers are torch's
     np.testing.assert_array_equal(expected["z1"], answers(THREE, made)["z1"])
@@ -137,8 +137,8 @@ def test_what_a_fused_program_does_not_have_can_be_left_out(tmp_path: Path) -> N
 def test_numbers_alone_name_their_fixture_or_are_given_it(tmp_path: Path) -> None:
     made = probe(THREE, "ties")
     dumps.write(tmp_path / "fixture.npz", "npz", *dumps.fixture(THREE, made))
-    np.savez(tmp_path / "mine.npz", **answers(THREE, made))  # type: ignore[arg-type]
-    np.savez(tmp_path / "named.npz", fixture=np.array("fixture.npz"), **answers(THREE, made))  # type: ignore[arg-type]
+    np.savez(tmp_path / "mine.npz", **answers(THREE, made))  # type: ignore[arg-type]  # NumPy's stub takes its own options for arrays
+    np.savez(tmp_path / "named.npz", fixture=np.array("fixture.npz"), **answers(THREE, made))  # type: ignore[arg-type]  # NumPy's stub takes its own options for arrays
     with pytest.raises(ManualBPError, match="does not say which fixture it answers"):
         dumps.judge_dump(tmp_path / "mine.npz")
     assert dumps.judge_dump(tmp_path / "mine.npz", fixture=tmp_path / "fixture.npz").ok
@@ -234,9 +234,9 @@ def test_a_program_may_say_the_layout_itself(tmp_path: Path) -> None:
     found = answers(THREE, made)
     mine = {**found, "z1": found["z1"].transpose(0, 2, 3, 1), "z1.grad": found["z1.grad"].transpose(0, 2, 3, 1)}
     text = {"fixture": np.array("fixture.npz"), "layouts": np.array('{"z1": "NHWC"}')}
-    np.savez(tmp_path / "mine.npz", **text, **mine)  # type: ignore[arg-type]
+    np.savez(tmp_path / "mine.npz", **text, **mine)  # type: ignore[arg-type]  # NumPy's stub takes its own options for arrays
     assert dumps.judge_dump(tmp_path / "mine.npz").ok
-    np.savez(tmp_path / "bad.npz", **text | {"layouts": np.array('{"zz": "NHWC"}')}, **mine)  # type: ignore[arg-type]
+    np.savez(tmp_path / "bad.npz", **text | {"layouts": np.array('{"zz": "NHWC"}')}, **mine)  # type: ignore[arg-type]  # NumPy's stub takes its own options for arrays
     with pytest.raises(ManualBPError, match="gives a layout for zz"):
         dumps.judge_dump(tmp_path / "bad.npz")
 

@@ -79,7 +79,7 @@ def speed(options: argparse.Namespace) -> bool:
     over = False
     for work in workloads(options.only, getattr(np, options.dtype)):
         steps = {"torch": torch_step(work), "layers": work.step()}
-        steps["run"] = lambda w=work: w.network.run(w.params, w.x, w.y).trace["x.grad"]  # type: ignore[misc]
+        steps["run"] = lambda w=work: w.network.run(w.params, w.x, w.y).trace["x.grad"]  # type: ignore[misc]  # mypy infers no type for the bound default
         reasons = {}
         for name, adapter in peers:
             try:
