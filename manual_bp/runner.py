@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from manual_bp import _torch_side
+from manual_bp import _torch_side, diagnose
 from manual_bp.blind import blind_spots
 from manual_bp.compare import Item, compare
-from manual_bp.diagnose import Case, Effort, Evidence, Graph, attach, in_network
-from manual_bp.kept import Kept
 from manual_bp.network import INPUT, Network
 from manual_bp.nn import Layer, Loss, Optimizer
 from manual_bp.probes import Probe, probe_names
@@ -31,6 +29,8 @@ from manual_bp.verdict import (
 )
 
 if TYPE_CHECKING:
+    from manual_bp.diagnose import Case, Effort, Evidence
+    from manual_bp.kept import Kept
     from manual_bp_torch.judge import Judge
 
 Progress = Callable[[str, int, int], None]
@@ -113,7 +113,12 @@ def judge_network(
         if known:
             return report(checks, findings, infos, reference.torch_version)
     judge = judge or _torch_side.judge.Judge(network, dtype)
-    evidence = Evidence(Graph.of(network), locate=in_network(own), more=_more(judge, network, own, dtype, seed))
+
+    def locate(name: str) -> str:
+        return diagnose.in_network(own)(name)
+
+    more = _more(judge, network, own, dtype, seed)
+    evidence = diagnose.Evidence(lambda: diagnose.Graph.of(network), locate=locate, more=more)
     for done, probe in enumerate(probes):
         if progress:
             progress(probe.name, done, len(probes))
@@ -129,7 +134,7 @@ def judge_network(
     version = _torch_side.torch_version()
     if reference is not None:
         reference.write(version)
-    return attach(report(checks, findings, infos, version), evidence, effort=effort)
+    return diagnose.attach(report(checks, findings, infos, version), evidence, effort=effort)
 
 
 def _info(network: Network, probe: Probe, trace: Trace) -> ProbeInfo:
@@ -148,7 +153,7 @@ def _more(judge: Judge, network: Network, candidate: Network, dtype: str, seed: 
 
     def more(name: str) -> Iterator[Case]:
         if not known:
-            known.append(Evidence(Graph.of(network)))
+            known.append(diagnose.Evidence(diagnose.Graph.of(network)))
             for which in probe_names(network)[-FURTHER:]:
                 probe = make_probe(network, which, seed=seed + 1, dtype=dtype, batch=3)
                 run = candidate.run(probe.params, probe.x, probe.y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -110,15 +111,19 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert run.stdout.split() == []
 
 
-def test_each_public_name_is_what_the_type_checker_is_told() -> None:
-    import manual_bp
-
-    body = parsed(ROOT / "manual_bp" / "__init__.py").body
+@pytest.mark.parametrize("package", ["manual_bp", "manual_bp.nn", "manual_bp.diagnose"])
+def test_each_public_name_is_what_the_type_checker_is_told(package: str) -> None:
+    loaded = importlib.import_module(package)
+    body = parsed(ROOT / package.replace(".", "/") / "__init__.py").body
     (block,) = (node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-    told = {a.asname or a.name: n.module for n in block.body if isinstance(n, ast.ImportFrom) for a in n.names}
-    assert told == manual_bp._HOME
-    assert set(manual_bp.__all__) == {*told, "__version__"}
+    imported = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    told = {a.asname or a.name: n.module or "" for n in imported for a in n.names}
+    assert told == loaded._HOME
+    assert set(told) <= set(loaded.__all__)
+    for name in loaded.__all__:
+        assert getattr(loaded, name) is vars(loaded)[name]
     for name, module in told.items():
-        assert getattr(manual_bp, name) is getattr(sys.modules[module or ""], name)
+        home = module if package == "manual_bp" else f"{package}.{module}"
+        assert getattr(loaded, name) is getattr(sys.modules[home], name)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        _ = manual_bp.nonsense
+        _ = loaded.nonsense

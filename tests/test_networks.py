@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from latex2mathml.converter import convert
 
-from manual_bp import nn
+from manual_bp import networks, nn
 from manual_bp.equations import describe, latex
 from manual_bp.errors import ManualBPError
 from manual_bp.network import INPUT, Network, chain
@@ -26,6 +26,8 @@ def test_the_seeds_come_first_and_every_network_says_what_it_is() -> None:
     assert tuple(NETWORKS)[:5] == SEEDS
     assert len(DESIGN) >= 20
     assert all(title and "\n" not in title for title in NETWORKS.values())
+    assert [(name, get(name).name) for name in NETWORKS] == [(name, name) for name in NETWORKS]
+    assert {module: tuple(networks._built(module)) for module in networks._MODULES} == networks._MODULES
 
 
 def test_an_unknown_name_is_answered_with_the_closest_ones() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,10 +16,12 @@ from manual_bp.network import TARGET
 from manual_bp.report import Check, Diagnosis, Finding, Report
 from manual_bp.trace import Array
 
-from ._case import Case
-from ._diagnose import Effort, diagnose
-from ._graph import Graph
 from ._words import hint_for
+
+if TYPE_CHECKING:  # the search and its formulas are imported when there is something to be searched for
+    from ._case import Case
+    from ._diagnose import Effort
+    from ._graph import Graph
 
 #: Bytes of arrays that are held at most; probes on which nothing is wrong are given up first.
 BUDGET = 1 << 28
@@ -73,7 +77,7 @@ class Evidence:
     Parameters
     ----------
     graph
-        Who computes what from what.
+        Who computes what from what, or what makes it when it is needed.
     more
         From the name of a quantity to further cases of it, where the candidate can be run again.
     locate
@@ -82,18 +86,22 @@ class Evidence:
 
     def __init__(
         self,
-        graph: Graph,
+        graph: Graph | Callable[[], Graph],
         *,
         more: Callable[[str], Iterable[Case]] | None = None,
         locate: Locate | None = None,
         budget: int = BUDGET,
     ) -> None:
-        self.graph = graph
+        self._graph = graph
         self.more = more
         self.locate = locate
         self._budget = budget
         self._probes: list[_Probe] = []
         self._last: Mapping[str, Array] = {}
+
+    @cached_property
+    def graph(self) -> Graph:
+        return self._graph() if callable(self._graph) else self._graph
 
     def add(
         self,
@@ -146,6 +154,8 @@ class Evidence:
         return [case for case in found if case is not None]
 
     def _case(self, name: str, probe: _Probe) -> Case | None:
+        from ._case import Case
+
         item, reported = probe.items.get(name), probe.reported.get(name)
         expected = (item.isolated or item.end_to_end) if item else None
         if item is None or reported is None or expected is None:
@@ -211,6 +221,8 @@ def _unsearched(error: Exception) -> Diagnosis:
 
 
 def _one(name: str, checks: Sequence[Check], evidence: Evidence, effort: Effort | None) -> Diagnosis | None:
+    from ._diagnose import diagnose
+
     location = evidence.locate(name) if evidence.locate else ""
     notes = [c.note for c in checks if "in place" in c.note and not (c.isolated and c.isolated.mismatched)]
     if len(notes) == len(checks):

@@ -113,3 +113,6 @@ def build() -> Network:
         symbols=SYMBOLS,
         equations=EQUATIONS,
     )
+
+
+BUILDERS = (build,)

@@ -141,3 +141,6 @@ def printed() -> tuple[dict[str, Array], Array, Array]:
     # the winners are 0.3092, 0.2652, 0.6069 and 0.1892, so the output is this:
     output = 0.3092 * 0.364 + 0.2652 * 0.686 + 0.6069 * 0.467 - 0.1892 * 0.681
     return params, np.array(INPUT).reshape(1, 1, 5, 5), np.array([[output - ERROR]])
+
+
+BUILDERS = (build,)

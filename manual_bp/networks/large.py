@@ -78,3 +78,6 @@ def vgg11() -> Network:
         (3, 32, 32),
         title="VGG-11 on 32x32 images, nine million parameters; all ten digits",
     )
+
+
+BUILDERS = (lenet, vgg_block, vgg11)

@@ -177,3 +177,6 @@ def build() -> Network:
 
 def _part(symbol: str) -> str:
     return f"({symbol})" if " " in symbol else symbol
+
+
+BUILDERS = (build,)

@@ -153,3 +153,6 @@ def pooled() -> Network:
         symbols=_symbols(),
         equations=_COMMON | upsample | _conv_back("s1", "s⁽¹⁾", "s^{(1)}", "+1"),
     )
+
+
+BUILDERS = (plain, pooled)

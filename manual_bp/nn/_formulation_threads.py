@@ -11,14 +11,16 @@ import contextvars
 import ctypes
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ._layer import NNError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 T = TypeVar("T")
 
@@ -69,6 +71,8 @@ class _Workers:
                     self.blas.set(1)
             self._calls += 1
             if self._executor is None or self._size < workers:
+                from concurrent.futures import ThreadPoolExecutor  # brings logging along; small nets need no thread
+
                 self._executor, self._size = ThreadPoolExecutor(workers, thread_name_prefix="manual_bp"), workers
             return self._executor
 
@@ -138,6 +142,11 @@ def shard(work: Callable[[int, int], T], count: int, parts: int) -> list[T]:
         return [first, *(future.result() for future in futures)]
     finally:
         _workers.leave()
+
+
+def beside(mine: Callable[[], object], other: Callable[[], T]) -> T:
+    """``other()``, computed in a thread of its own while this one is at ``mine()``."""
+    return shard(lambda i, _: other() if i else mine(), 2, 2)[1]  # type: ignore[return-value]  # the second is other's
 
 
 def share(work: Callable[[range, int, int], T], slabs: int, rows: int, parts: int) -> list[T]:

@@ -71,7 +71,7 @@ def probe(network: Network, name: str, *, seed: int = 0, dtype: npt.DTypeLike = 
     network = _sound(network)
     rng = np.random.default_rng([seed, zlib.crc32(network.name.encode()), zlib.crc32(name.encode())])
     if name == PRINTED:
-        description, (params, x, y) = _PRINTED, printed_numbers(network)
+        description, (params, x, y) = _PRINTED, printed_numbers()
     elif name in MADE:
         make, least, description = MADE[name]
         params, x, y = make(network, rng, max(batch, least))
