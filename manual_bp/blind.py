@@ -57,4 +57,9 @@ def _convolution(name: str, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, trace: Tra
 def _has_ties(before: Array, winners: Array) -> bool:
     """Whether a maximum occurs more than once in its plane: necessary for a tie, and cheap to see."""
     planes, peaks = before.reshape(-1, *before.shape[2:]), winners.reshape(-1, *winners.shape[2:])
-    return any(np.unique(p[np.isin(p, w)]).size < int(np.isin(p, w).sum()) for p, w in zip(planes, peaks, strict=False))
+    return any(_twice(p[np.isin(p, w)]) for p, w in zip(planes, peaks, strict=False))
+
+
+def _twice(numbers: Array) -> bool:
+    ordered = np.sort(numbers)  # np.unique would import numpy.ma, which takes longer than all that is done here
+    return bool((ordered[1:] == ordered[:-1]).any())

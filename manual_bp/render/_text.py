@@ -6,10 +6,13 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass, replace
+from operator import is_
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_NO_TEXT = frozenset({bool, int, float, type(None)})
 
 _SIZE = re.compile(r"([(,] ?)(?:in|out)_(?:features|channels)=")
 _DEFAULT = re.compile(
@@ -43,15 +46,22 @@ def tidy(value: T, *, unicode: bool = True) -> T:
 
 
 def _tidy(value: Any, unicode: bool) -> Any:
+    """As `tidy`; what is fit to print already is given back itself, and most of a report is."""
     if isinstance(value, str):
         text = "".join(map(_printable, value)) if not value.isprintable() else value
         return text if unicode or text.isascii() else to_ascii(text)
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: _tidy(getattr(value, f.name), unicode) for f in fields(value)})
-    if isinstance(value, tuple) and value and not isinstance(value[0], float | int):
-        return tuple(_tidy(item, unicode) for item in value)
+    if isinstance(value, tuple):
+        if not value or isinstance(value[0], float | int):
+            return value
+        items = tuple(_tidy(item, unicode) for item in value)
+        return value if all(map(is_, items, value)) else items
     if isinstance(value, Mapping):
         return {_tidy(key, unicode): _tidy(item, unicode) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        # vars(), as a picture that is drawn when it is looked at holds nothing yet but words of ours
+        known = ((name, old) for name, old in vars(value).items() if type(old) not in _NO_TEXT)
+        changed = {name: new for name, old in known if (new := _tidy(old, unicode)) is not old}
+        return replace(value, **changed) if changed else value
     return value
 
 
