@@ -10,7 +10,6 @@ from manual_bp.cli import _start as _start  # before click and NumPy are importe
 # isort: split
 import os
 import sys
-import traceback
 from importlib import import_module
 from typing import NoReturn
 
@@ -82,6 +81,8 @@ def main() -> NoReturn:
                 click.echo(own, err=True, nl=False)
             click.echo(f"error: {' '.join(str(error).split())}", err=True)
         else:
+            import traceback
+
             click.echo(traceback.format_exc(), err=True, nl=False)
             click.echo("error: this is a bug in manual-bp, not in your code; please report the lines above.", err=True)
     _leave(code)
@@ -101,12 +102,12 @@ def _prefer_utf8() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """Leave at once where torch is loaded: its teardown takes longer than many a comparison."""
+    """Leave at once, with everything written: taking down what was imported takes longer than many a comparison."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):  # the reader has gone, or the disk is full
             code = code or 2
-    if "torch" in sys.modules and "coverage" not in sys.modules:
-        os._exit(code)
-    sys.exit(code)
+    if "coverage" in sys.modules or sys.getprofile() or sys.gettrace():  # those who watch write when all is over
+        sys.exit(code)
+    os._exit(code)

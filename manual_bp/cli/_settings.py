@@ -11,8 +11,6 @@ What the command line says beats it.
 
 from __future__ import annotations
 
-import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +39,16 @@ def default_map(folder: Path | None = None) -> dict[str, Any]:
     path = _nearest(folder or Path.cwd())
     if path is None:
         return {}
+    import tomllib
+
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("manual-bp", {})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ManualBPError(f"cannot read the settings in {path}: {error}", hint="mend the file") from None
     for key, value in table.items():
         if key not in _KNOWN:
+            from difflib import get_close_matches
+
             close = get_close_matches(key, _KNOWN, n=1)
             hint = f"did you mean {close[0]}" if close else f"there are {', '.join(_KNOWN)}"
             raise ManualBPError(f"{path}: [tool.manual-bp] has no setting {key!r}", hint=hint)
