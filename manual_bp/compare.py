@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from manual_bp.measure import measure, outside, survey
+from manual_bp.measure import measure, outside, surveys
 from manual_bp.picture import Against, picture
 from manual_bp.report import Check, Kink, Status
 from manual_bp.trace import Array, Quantity
@@ -36,12 +36,16 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True)
 class Alternative:
-    """Another right answer, element by element (NaN where it is none); ``kink`` if only for want of a derivative."""
+    """Another right answer, element by element (NaN where it is none); ``kink`` if only for want of a derivative.
+
+    It explains all that differs or nothing, unless it may be chosen for ``each`` element by itself.
+    """
 
     value: Array
     allowed: Array
     reason: str
     kink: bool = False
+    each: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +147,9 @@ def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Che
         return check("mismatch", f"has shape {_shape(got.shape)}, expected {_shape(shape)}{_hint(got.shape, shape)}")
     if _name_of(got.dtype) != dtype:
         return check("mismatch", f"is {got.dtype}, expected {dtype}")
-    seen = {id(answer): survey(got, answer.value, *answer.limit) for answer in _answers(item)}
+    answers = _answers(item)
+    found = surveys(got, [(answer.value, *answer.limit) for answer in answers])
+    seen = dict(zip(map(id, answers), found, strict=True))
     isolated, end_to_end = (seen[id(e)].comparison if e else None for e in (item.isolated, item.end_to_end))
     decisive = isolated or end_to_end
     assert decisive is not None, f"{quantity.name}: nothing to compare with"
@@ -199,7 +205,9 @@ def _excuse(item: Item, got: Array, wrong: Array) -> tuple[Array, Kink | None, s
         if other.kink and explained.any():
             kink, reason = _kink(explained, other.reason), other.reason
             left &= ~explained
-        elif not other.kink and not (left & ~explained).any():
+        elif other.each and explained.any():
+            left, reason = left & ~explained, f"accepted: {other.reason}"
+        elif not (other.kink or other.each) and not (left & ~explained).any():
             return np.zeros_like(left), kink, f"accepted: {other.reason}"
     if item.kinks is not None and left.any():
         explained = left & item.kinks.mask & item.kinks.valid(got)

@@ -349,7 +349,8 @@ def alternatives_of(bound: Bound | None) -> Sequence[Alternative]:
 
 
 def _alternative(a: bounds.Alternative) -> Alternative:
-    return Alternative(value=_array(a.value), allowed=_twice(a.e, instead_of_nan=0.0), reason=a.reason, kink=a.kink)
+    allowed = _twice(a.e, instead_of_nan=0.0)
+    return Alternative(value=_array(a.value), allowed=allowed, reason=a.reason, kink=a.kink, each=a.each)
 
 
 class _LaterKinks(KinkSet):

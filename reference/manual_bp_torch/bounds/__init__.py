@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from manual_bp_torch.bounds._activation import Elementwise, Rectifier, SoftmaxRule, Softplus
+from manual_bp_torch.bounds._convolution import Convolution
 from manual_bp_torch.bounds._curves import GELU, SIGMOID, SILU, TANH
-from manual_bp_torch.bounds._linear import Affine, Exact, Masked, MeanPool, Sum, convolution_counts, linear_counts
+from manual_bp_torch.bounds._linear import Affine, Exact, Masked, MeanPool, Sum, linear_counts
 from manual_bp_torch.bounds._loss import (
     Absolute,
     Classes,
@@ -48,7 +49,7 @@ __all__ = [
     "update_bound",
 ]
 
-_CONVOLUTION, _LINEAR, _MAX, _MEAN = Affine(convolution_counts), Affine(linear_counts), MaxPool(), MeanPool()
+_CONVOLUTION, _LINEAR, _MAX, _MEAN = Convolution(), Affine(linear_counts), MaxPool(), MeanPool()
 
 _RULES: dict[type[nn.Module], Rule] = {
     nn.Conv1d: _CONVOLUTION,

@@ -140,12 +140,16 @@ class Bound:
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another right answer: its value, its own bound, why it is right, and whether it is one at a kink only."""
+    """Another right answer: its value, its own bound, why it is right, and whether it is one at a kink only.
+
+    With ``each`` it is one element by element, whatever the others are; else all that differs must be explained by it.
+    """
 
     value: Tensor
     e: Tensor
     reason: str
     kink: bool = False
+    each: bool = False
 
 
 class Later(Sequence[_T]):
