@@ -52,7 +52,8 @@ FEW_WINDOWS = 128
 #: bytes that one row of a slab's windows may take as columns; a batch for which it is more is computed in parts
 ROW = 1 << 20
 #: multiplications for which a second thread pays
-SHARED = 4_000_000
+SHARED = 32_000_000
+LONG = 4_000_000
 #: how much more columns of the upstream gradient than of the input there may be before scattering is faster
 SCATTER = 3
 #: elements of all windows up to which pooling looks up positions
@@ -81,10 +82,17 @@ class ConvPlan:
     single: bool  # one window that covers the whole image
     at_once: bool  # no loop: all columns fit into a block, and there is nothing to share
     big: bool  # worth sharing between threads
+    long: bool  # worth a second thread for the second of two products
 
     @property
     def threads(self) -> int:
         return threads() if self.big else 1
+
+    @property
+    def beside(self) -> bool:
+        """Whether both gradients, of the same single block of columns, are computed at a time."""
+        c = self.columns
+        return self.long and c.rows >= c.outputs[0] and threads() > 1
 
     def for_part(self, batch: int) -> ConvPlan:
         """The plan for so many of the samples."""
@@ -134,6 +142,7 @@ def _plan(window: Window, groups: int, x_shape: Shape, out_channels: int, itemsi
         single=groups == 1 and max(outputs) == 1 and max(window.dilation) == 1,
         at_once=batch_last and not big and all(c.rows >= c.outputs[0] for c in (columns, turned_columns) if c),
         big=big,
+        long=batch_last and not big and batch * work >= LONG,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from . import _window_pad
 from ._formulation import ConvPlan
 from ._formulation_columns import Columns, from_slabs, to_slabs
-from ._formulation_threads import share
+from ._formulation_threads import beside, share
 from ._layer import Array
 from ._special import finite
 from ._window import Index
@@ -161,6 +161,19 @@ def _scatter(x: Array, weight: Array, delta: Array, plan: ConvPlan) -> tuple[Arr
     g, o, columns = plan.groups, plan.out_channels // plan.groups, plan.columns
     kernels = np.ascontiguousarray(weight).reshape(g, o, columns.height)
     dx = np.empty((len(x), plan.channels, *plan.lengths, columns.samples), x.dtype)  # (S, C, *L, M)
+
+    if plan.beside:
+        buffer, dx_s, delta_s = columns.pad(x[0], None), columns.zeros(x.dtype), delta[0].reshape(g, o, -1)
+        (block,) = columns.blocks(buffer, 0, plan.outputs[0])
+
+        def of_input() -> None:
+            by_tap = np.matmul(kernels.swapaxes(1, 2), delta_s).reshape(block.by_tap.shape)
+            for tap, place in columns.taps(block.start, block.stop):
+                dx_s[place] += by_tap[tap]
+
+        dw = beside(of_input, lambda: np.matmul(delta_s, block.columns.swapaxes(1, 2)))
+        dx[0] = columns.unpad(dx_s)
+        return dx, dw.reshape(weight.shape)
 
     def work(slabs: range, start: int, stop: int) -> tuple[Array, Array]:
         dw, buffer, dx_s = np.zeros(kernels.shape, x.dtype), None, columns.zeros(x.dtype)

@@ -33,8 +33,9 @@ def part_where(keep: Array, values: Array, kept: Array, rest: Array) -> None:
     if integer is None:
         kept[...], rest[...] = np.where(keep, values, 0), np.where(keep, 0, values)
         return
-    np.multiply(values.view(integer), keep, out=kept.view(integer))
-    np.multiply(values.view(integer), ~keep, out=rest.view(integer))
+    bits, taken = values.view(integer), kept.view(integer)
+    np.multiply(bits, keep, out=taken)
+    np.bitwise_xor(bits, taken, out=rest.view(integer))  # v ⊕ v is 0, v ⊕ 0 is v
 
 
 def select(keep: Array, values: Array, others: Array) -> Array:

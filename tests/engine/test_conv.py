@@ -135,6 +135,7 @@ FORMULATIONS = {
     "batch last, scatter": {"SMALL_IMAGE": 1 << 60, "SCATTER": 0},
     "batch last, gather, row by row": {"SMALL_IMAGE": 1 << 60, "SCATTER": 1 << 60, **BLOCKS},
     "batch last, scatter, row by row": {"SMALL_IMAGE": 1 << 60, "SCATTER": 0, **BLOCKS},
+    "batch last, scatter, both at a time": {"SMALL_IMAGE": 1 << 60, "SCATTER": 0, "SHARED": 1 << 60, "LONG": 0},
     "batch last, in parts": {"SMALL_IMAGE": 1 << 60, "ROW": 1},
     "image by image, gather": {**IMAGES, "SCATTER": 1 << 60},
     "image by image, scatter": {**IMAGES, "SCATTER": 0},
@@ -167,7 +168,7 @@ def convolutions(draw):
 @given(drawn=convolutions(), threads=st.integers(1, 3))
 def test_every_formulation_keeps_to_the_textbook_within_its_certified_bound(name, dtype, drawn, threads):
     layer, shape, seed = drawn
-    with formulation(**{"LITTLE_IMAGE": 0, "LITTLE_MATRIX": 0, "TILE": 1, **FORMULATIONS[name], "SHARED": 0}):
+    with formulation(**{"LITTLE_IMAGE": 0, "LITTLE_MATRIX": 0, "TILE": 1, "SHARED": 0, **FORMULATIONS[name]}):
         nn.set_threads(threads)
         try:
             check_against_textbook(layer, normal(shape, dtype, seed=seed))
