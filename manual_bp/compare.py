@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from manual_bp.measure import measure, outside, surveys
+from manual_bp.measure import measure, outside, survey
 from manual_bp.picture import Against, picture
 from manual_bp.report import Check, Kink, Status
 from manual_bp.trace import Array, Quantity
@@ -147,9 +147,7 @@ def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Che
         return check("mismatch", f"has shape {_shape(got.shape)}, expected {_shape(shape)}{_hint(got.shape, shape)}")
     if _name_of(got.dtype) != dtype:
         return check("mismatch", f"is {got.dtype}, expected {dtype}")
-    answers = _answers(item)
-    found = surveys(got, [(answer.value, *answer.limit) for answer in answers])
-    seen = dict(zip(map(id, answers), found, strict=True))
+    seen = {id(answer): survey(got, answer.value, *answer.limit) for answer in _answers(item)}
     isolated, end_to_end = (seen[id(e)].comparison if e else None for e in (item.isolated, item.end_to_end))
     decisive = isolated or end_to_end
     assert decisive is not None, f"{quantity.name}: nothing to compare with"
