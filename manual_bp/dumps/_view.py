@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
@@ -12,6 +12,9 @@ from manual_bp.dumps._diff import ArrayDiff, DumpDiff, State
 from manual_bp.render import Look, _table, _text
 from manual_bp.render._colors import QUIET, STYLE, TITLE
 from manual_bp.render.terminal import printed
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 _MARKS: dict[State, tuple[str, str]] = {
     "same": ("✓ same", STYLE["pass"]),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
 from manual_bp.render import _table, _text
 from manual_bp.render._colors import QUIET, STYLE, TITLE
 from manual_bp.render._say import SYMBOL, WORD, Story, comparison, part
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 BAR = 8
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
@@ -16,6 +16,9 @@ from manual_bp.render._say import Story, comparison
 from manual_bp.render.terminal import facts, printed
 from manual_bp.report import Check
 from manual_bp.report_diff import Change, QuantityChange, ReportDiff
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 _TITLES: dict[Change, tuple[str, str, str]] = {
     "worse": ("✗", "Worse", STYLE["wrong"]),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
 from rich.text import Text
 
 from manual_bp.render import _text
@@ -17,6 +17,9 @@ from manual_bp.render._colors import QUIET, TITLE
 from manual_bp.render._look import Look
 from manual_bp.render.terminal import PROSE, printed
 from manual_bp.report_lesson import Grid, LessonStep, Worked
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 _STRONG = "bold"
 _MARKED = "bold green"

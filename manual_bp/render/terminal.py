@@ -8,17 +8,19 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from manual_bp.render import _chain, _detail, _rows, _text
+from manual_bp.render import _chain, _detail, _plain, _rows, _text
 from manual_bp.render._colors import QUIET, STYLE, TITLE, mark
 from manual_bp.render._look import Look
 from manual_bp.render._say import Story
 from manual_bp.report import Report, Status
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 #: Prose is set no wider than this, however wide the screen.
 PROSE = 110
@@ -34,13 +36,19 @@ def render(report: Report, look: Look) -> str:
 
 
 def printed(parts: Iterable[RenderableType], look: Look) -> str:
-    """What rich makes of the parts, each followed by nothing: blank lines are parts too."""
+    """The parts below one another; blank lines are parts too."""
+    text = _colored(parts, look.width) if look.color else _plain.printed(parts, look.width)
+    return text if look.unicode else _text.draw_ascii(text)
+
+
+def _colored(parts: Iterable[RenderableType], width: int) -> str:
+    from rich.console import Console
+
     console = Console(
         file=io.StringIO(),
-        width=look.width,
-        color_system="standard" if look.color else None,
-        force_terminal=look.color,
-        no_color=not look.color,
+        width=width,
+        color_system="standard",
+        force_terminal=True,
         highlight=False,
         markup=False,
         emoji=False,
@@ -51,8 +59,7 @@ def printed(parts: Iterable[RenderableType], look: Look) -> str:
         for part in parts:
             line = isinstance(part, Text)  # a line of a table fits as it is; everything else may be wrapped
             console.print(part, no_wrap=line, overflow="ignore" if line else "fold", crop=False)
-    text = _TRAILING.sub(lambda found: found.group().replace(" ", ""), capture.get())
-    return text if look.unicode else _text.draw_ascii(text)
+    return _TRAILING.sub(lambda found: found.group().replace(" ", ""), capture.get())
 
 
 def sections(story: Story, width: int) -> Iterator[RenderableType]:
@@ -70,13 +77,8 @@ def sections(story: Story, width: int) -> Iterator[RenderableType]:
 
 def facts(found: Iterable[_detail.Fact], width: int, *, indent: int = 2) -> Iterator[RenderableType]:
     """Labels on the left, text wrapped beside them."""
-    grid = Table.grid(padding=(0, 2), pad_edge=False)
-    grid.add_column(no_wrap=True, style=QUIET)
-    grid.add_column(overflow="fold")
-    for label, text, style in found:
-        grid.add_row(label, Text(text, style))
-    if grid.row_count:
-        yield Padding(grid, (0, max(0, width - PROSE), 0, indent))
+    if rows := tuple(found):
+        yield _plain.Facts(rows=rows, label_style=QUIET, left=indent, right=max(0, width - PROSE))
 
 
 def _section(parts: Iterable[RenderableType], title: str = "", note: str = "") -> Iterator[RenderableType]:

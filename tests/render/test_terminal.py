@@ -6,8 +6,11 @@ from dataclasses import replace
 import pytest
 from builders import EXAMPLES, all_right, forgotten_mask, large, nan, report, residual, tie, unrotated_kernel, untidy
 from rich.cells import cell_len
+from rich.padding import Padding
+from rich.text import Text
 
-from manual_bp.render import render
+from manual_bp.render import Look, render
+from manual_bp.render.terminal import facts, printed
 from manual_bp.report import Finding
 
 ANSI = re.compile(r"\x1b\[([0-9;]*)m")
@@ -27,8 +30,9 @@ def test_no_line_is_longer_than_the_width_nor_ends_in_blanks(name, width):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_color_adds_nothing_but_color(name):
-    plain, colored = full(EXAMPLES[name]()), full(EXAMPLES[name](), color=True)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_color_adds_nothing_but_color(name, width):
+    plain, colored = full(EXAMPLES[name](), width), full(EXAMPLES[name](), width, color=True)
     assert "\x1b" not in plain
     assert ANSI.sub("", colored) == plain
     codes = {code for found in ANSI.findall(colored) for code in found.split(";")}
@@ -277,3 +281,23 @@ def test_nothing_compared_is_not_all_right():
 def test_a_gradient_of_several_readers_is_nobodys_alone():
     told = " ".join(full(EXAMPLES["residual"](), 160).split())
     assert "First wrong the gradient of stem, the sum of what layer1.0.conv1, layer1.0.add and cat send back" in told
+
+
+@pytest.mark.parametrize("width", [40, 41, 57, 80, 200])
+def test_hard_texts_are_wrapped_the_same_with_and_without_colors(width):
+    texts = [
+        "",
+        " ",
+        "a",
+        "word " * 40,
+        "x" * 137,
+        "日本語の長い文 " * 12,
+        "a  b   c" * 20,
+        "é̂ " * 30,
+        "  indented " + "y" * 90,
+    ]
+    rows = [(label, text, "red") for label in ("", "Label", "幅広い") for text in texts]
+    padded = [Padding(Text(text, "red"), (i % 2, 0, i % 3 % 2, i)) for i, text in enumerate(texts)]
+    parts = [*facts(rows, width), "", *padded, *facts(rows[:3], width, indent=4), Text("z" * 300), Text("  line  ")]
+    plain, colored = (printed(parts, Look(width=width, color=color)) for color in (False, True))
+    assert ANSI.sub("", colored) == plain
