@@ -104,8 +104,8 @@ class ReferenceFile:
 
     def _array(self, entry: Any) -> Array:
         offset, dtype, stored, shape = entry
-        count = int(np.prod(stored, dtype=np.int64))
-        return np.broadcast_to(np.frombuffer(self._blob, dtype, count, offset).reshape(stored), shape)
+        part: Array = np.ndarray(stored, dtype, self._blob, offset)  # cannot be written to, as bytes cannot
+        return part if stored == shape else np.broadcast_to(part, shape)
 
     # ------------------------------------------------------------------ writing
 
