@@ -13,6 +13,7 @@ from manual_bp.equations import describe, latex
 from manual_bp.errors import ManualBPError
 from manual_bp.network import INPUT, Network, chain
 from manual_bp.networks import DESIGN, NETWORKS, SEEDS, from_nhwc, get, to_nhwc
+from manual_bp.networks._titles import TITLES
 from manual_bp.nn import Array
 from manual_bp.probes import Probe, probe
 from manual_bp.trace import GRAD
@@ -27,7 +28,9 @@ def test_the_seeds_come_first_and_every_network_says_what_it_is() -> None:
     assert len(DESIGN) >= 20
     assert all(title and "\n" not in title for title in NETWORKS.values())
     assert [(name, get(name).name) for name in NETWORKS] == [(name, name) for name in NETWORKS]
-    assert {module: tuple(networks._built(module)) for module in networks._MODULES} == networks._MODULES
+    for module, titles in TITLES.items():
+        assert {name: network.title for name, network in networks._built(module).items()} == titles
+        assert list(networks._built(module)) == list(titles)
 
 
 def test_an_unknown_name_is_answered_with_the_closest_ones() -> None:

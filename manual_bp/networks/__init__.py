@@ -14,89 +14,29 @@ makes one more class of mistakes visible.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from manual_bp.equations import describe
 from manual_bp.errors import ManualBPError
-from manual_bp.network import Network
 
-from ._layout import from_nhwc, to_nhwc
+from ._titles import TITLES
+
+if TYPE_CHECKING:
+    from manual_bp.network import Network
+
+    from ._layout import from_nhwc, to_nhwc
 
 __all__ = ["DESIGN", "NETWORKS", "SEEDS", "from_nhwc", "get", "to_nhwc"]
 
-#: Module -> the networks that its BUILDERS build, in their order. A module is imported when one of its is asked for.
-_MODULES = {
-    "three_layer": ("three-layer",),
-    "kernel_gradient": ("kernel-gradient",),
-    "two_conv": ("two-conv-two-hidden", "two-conv-pooled"),
-    "conv1d": ("conv1d",),
-    "large": ("lenet", "vgg-block", "vgg11"),
-    "design_windows": (
-        "design-geometry",
-        "design-channels",
-        "design-groups",
-        "design-padding",
-        "design-overlap",
-        "design-mean-pool",
-        "design-1d",
-        "design-3d",
-    ),
-    "design_graph": (
-        "design-residual",
-        "design-twice",
-        "design-batch-norm",
-        "design-batch-norm-eval",
-        "design-layer-norm",
-        "design-activations",
-        "design-sgd",
-        "design-adam",
-        "design-adamw",
-    ),
-    "design_losses": (
-        "design-loss-bce",
-        "design-loss-logits",
-        "design-loss-mse",
-        "design-loss-half",
-        "design-loss-l1",
-        "design-loss-huber",
-        "design-loss-smooth-l1",
-        "design-loss-nll",
-        "design-loss-cross-entropy",
-        "design-loss-smoothing",
-        "design-loss-pixels",
-    ),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
-
-
-@cache
-def _built(module: str) -> Mapping[str, Network]:
-    """The networks of a module by name, without what `describe` adds."""
-    builders = import_module(f"{__name__}.{module}").BUILDERS
-    return {network.name: network for network in (build() for build in builders)}
-
-
-class _Titles(Mapping[str, str]):
-    """By name the title of each network; the names are known without building any."""
-
-    def __getitem__(self, name: str) -> str:
-        return _built(_HOME[name])[name].title
-
-    def __contains__(self, name: object) -> bool:
-        return name in _HOME
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_HOME)
-
-    def __len__(self) -> int:
-        return len(_HOME)
-
+_HOME = {name: module for module, titles in TITLES.items() for name in titles}
 
 #: What there is: one line about each network, by name.
-NETWORKS: Mapping[str, str] = _Titles()
+NETWORKS: Mapping[str, str] = MappingProxyType({k: title for titles in TITLES.values() for k, title in titles.items()})
 
 #: Those with the equations of a seed.
 SEEDS = ("three-layer", "kernel-gradient", "two-conv-two-hidden", "two-conv-pooled", "conv1d")
@@ -118,4 +58,19 @@ def get(name: str) -> Network:
         close = get_close_matches(name, _HOME, n=3, cutoff=0.5)
         wanted = f"did you mean {' or '.join(close)}" if close else f"choose one of {', '.join(_HOME)}"
         raise ManualBPError(f"there is no network {name!r}", hint=wanted)
+    from manual_bp.equations import describe
+
     return describe(_built(_HOME[name])[name])
+
+
+@cache
+def _built(module: str) -> Mapping[str, Network]:
+    """The networks of a module by name, without what `describe` adds."""
+    found = [build() for build in import_module(f"{__name__}.{module}").BUILDERS]
+    return {network.name: replace(network, title=NETWORKS[network.name]) for network in found}
+
+
+def __getattr__(name: str) -> object:
+    if name not in ("from_nhwc", "to_nhwc"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}._layout"), name)  # needs NumPy; to list the networks does not

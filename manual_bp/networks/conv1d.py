@@ -109,7 +109,6 @@ def build() -> Network:
         },
         nn.HalfSquaredError(),
         (1, 8),
-        title="two convolutions in one dimension, the derivation of seed 002",
         symbols=SYMBOLS,
         equations=EQUATIONS,
     )

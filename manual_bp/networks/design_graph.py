@@ -26,7 +26,6 @@ def residual() -> Network:
         nodes=nodes,
         loss=nn.CrossEntropyLoss(),
         input_shape=(2, 9, 7),
-        title="residual branches, one of them projected; gradients of several readers add up",
     )
 
 
@@ -45,7 +44,6 @@ def doubled() -> Network:
         nodes=nodes,
         loss=nn.MSELoss(),
         input_shape=(1, 8, 8),
-        title="a step added to itself, and a step read twice",
     )
 
 
@@ -65,7 +63,6 @@ def batch_norm() -> Network:
         },
         nn.CrossEntropyLoss(),
         (2, 9, 7),
-        title="batch normalisation in training",
     )
 
 
@@ -82,7 +79,6 @@ def batch_norm_eval() -> Network:
         },
         nn.BCEWithLogitsLoss(),
         (2, 9, 7),
-        title="batch normalisation by its running statistics",
     )
 
 
@@ -100,7 +96,6 @@ def layer_norm() -> Network:
         },
         nn.CrossEntropyLoss(),
         (1, 8, 8),
-        title="layer normalisation over one and over several axes",
     )
 
 
@@ -125,35 +120,33 @@ def activations() -> Network:
         },
         nn.MSELoss(reduction="sum"),
         (1, 8, 8),
-        title="leaky ReLU, both forms of GELU, SiLU, softplus, softmax",
     )
 
 
-def _trained(name: str, optimizer: nn.Optimizer, title: str) -> Network:
+def _trained(name: str, optimizer: nn.Optimizer) -> Network:
     return chain(
         name,
         {"flat": nn.Flatten(), "fc1": nn.Linear(64, 7), "tanh": nn.Tanh(), "fc2": nn.Linear(7, 1)},  # (N, 1)
         nn.BCEWithLogitsLoss(),
         (1, 8, 8),
         optimizer=optimizer,
-        title=title,
     )
 
 
 def sgd() -> Network:
     """One step with everything that SGD has."""
     optimizer = nn.SGD(lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True)
-    return _trained("design-sgd", optimizer, "one step of SGD with Nesterov's momentum and weight decay")
+    return _trained("design-sgd", optimizer)
 
 
 def adam() -> Network:
     """One step of Adam with the penalty in the gradient."""
-    return _trained("design-adam", nn.Adam(lr=0.01, weight_decay=0.1), "one step of Adam with weight decay")
+    return _trained("design-adam", nn.Adam(lr=0.01, weight_decay=0.1))
 
 
 def adamw() -> Network:
     """One step of AdamW."""
-    return _trained("design-adamw", nn.AdamW(lr=0.01, weight_decay=0.1), "one step of AdamW")
+    return _trained("design-adamw", nn.AdamW(lr=0.01, weight_decay=0.1))
 
 
 BUILDERS = (residual, doubled, batch_norm, batch_norm_eval, layer_norm, activations, sgd, adam, adamw)

@@ -10,7 +10,7 @@ from manual_bp.network import Network, chain
 from manual_bp.nn import Layer, Loss
 
 
-def _ending_in(name: str, outputs: int, loss: Loss, title: str, **last: Layer) -> Network:
+def _ending_in(name: str, outputs: int, loss: Loss, **last: Layer) -> Network:
     """A hidden layer, ``outputs`` predictions, what is in ``last``, and the loss."""
     layers: dict[str, Layer] = {
         "flat": nn.Flatten(),  # (N, 64)
@@ -18,7 +18,7 @@ def _ending_in(name: str, outputs: int, loss: Loss, title: str, **last: Layer) -
         "relu": nn.ReLU(),  # exact on small integers, so that a prediction can be exactly right
         "fc2": nn.Linear(6, outputs),
     }
-    return chain(f"design-loss-{name}", layers | last, loss, (1, 8, 8), title=title)
+    return chain(f"design-loss-{name}", layers | last, loss, (1, 8, 8))
 
 
 def pixels() -> Network:
@@ -28,31 +28,24 @@ def pixels() -> Network:
         {"conv1": nn.Conv2d(1, 4, 3), "tanh": nn.Tanh(), "conv2": nn.Conv2d(4, 3, 2)},  # (N, 3, 6, 4)
         nn.CrossEntropyLoss(),
         (1, 9, 7),
-        title="cross-entropy of every pixel",
     )
 
 
 _HALF = (0.5, 1.0, 2.0, 1.0, 0.25, 1.0, 4.0, 1.0, 1.0, 0.5)
-_CASES: tuple[tuple[str, int, Loss, str, dict[str, Layer]], ...] = (
-    ("bce", 3, nn.BCELoss(reduction="sum"), "binary cross-entropy, summed", {"sigmoid": nn.Sigmoid()}),
-    ("logits", 3, nn.BCEWithLogitsLoss(pos_weight=(0.5, 1.0, 3.0)), "binary cross-entropy of logits, weighted", {}),
-    ("mse", 10, nn.MSELoss(), "mean squared error", {}),
-    ("half", 10, nn.HalfSquaredError(), "half the sum of the squared errors, as in seed 001", {}),
-    ("l1", 10, nn.L1Loss(), "mean absolute error", {}),
-    ("huber", 10, nn.HuberLoss(delta=0.5), "Huber's loss", {}),
-    ("smooth-l1", 10, nn.SmoothL1Loss(beta=0.5, reduction="sum"), "smooth absolute error, summed", {}),
-    ("nll", 10, nn.NLLLoss(weight=_HALF), "negative log-likelihood, weighted", {"log": nn.LogSoftmax(dim=1)}),
-    ("cross-entropy", 10, nn.CrossEntropyLoss(reduction="sum"), "cross-entropy, summed", {}),
-    (
-        "smoothing",
-        10,
-        nn.CrossEntropyLoss(weight=_HALF, label_smoothing=0.1),
-        "cross-entropy with class weights and label smoothing",
-        {},
-    ),
+_CASES: tuple[tuple[str, int, Loss, dict[str, Layer]], ...] = (
+    ("bce", 3, nn.BCELoss(reduction="sum"), {"sigmoid": nn.Sigmoid()}),
+    ("logits", 3, nn.BCEWithLogitsLoss(pos_weight=(0.5, 1.0, 3.0)), {}),
+    ("mse", 10, nn.MSELoss(), {}),
+    ("half", 10, nn.HalfSquaredError(), {}),
+    ("l1", 10, nn.L1Loss(), {}),
+    ("huber", 10, nn.HuberLoss(delta=0.5), {}),
+    ("smooth-l1", 10, nn.SmoothL1Loss(beta=0.5, reduction="sum"), {}),
+    ("nll", 10, nn.NLLLoss(weight=_HALF), {"log": nn.LogSoftmax(dim=1)}),
+    ("cross-entropy", 10, nn.CrossEntropyLoss(reduction="sum"), {}),
+    ("smoothing", 10, nn.CrossEntropyLoss(weight=_HALF, label_smoothing=0.1), {}),
 )
 
 BUILDERS: tuple[Callable[[], Network], ...] = (
-    *(partial(_ending_in, name, outputs, loss, title, **last) for name, outputs, loss, title, last in _CASES),
+    *(partial(_ending_in, name, outputs, loss, **last) for name, outputs, loss, last in _CASES),
     pixels,
 )

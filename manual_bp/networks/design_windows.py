@@ -23,7 +23,6 @@ def geometry() -> Network:
         },
         nn.BCELoss(),
         (2, 9, 7),
-        title="stride, padding, dilation, an asymmetric kernel, pooling that does not tile",
     )
 
 
@@ -41,7 +40,6 @@ def channels() -> Network:
         },
         nn.CrossEntropyLoss(),
         (3, 9, 7),
-        title="several channels, two convolutions in a row, asymmetric kernels",
     )
 
 
@@ -59,7 +57,6 @@ def groups() -> Network:
         },
         nn.CrossEntropyLoss(),
         (4, 9, 7),
-        title="grouped and depthwise convolutions",
     )
 
 
@@ -81,7 +78,6 @@ def padding() -> Network:
         },
         nn.BCEWithLogitsLoss(),
         (1, 9, 7),
-        title="padding by reflection, repetition and the other end; padding 'same'",
     )
 
 
@@ -101,7 +97,6 @@ def overlap() -> Network:
         },
         nn.BCELoss(),
         (1, 9, 7),
-        title="max pooling with overlapping, padded, dilated windows, and with rounding up",
     )
 
 
@@ -120,7 +115,6 @@ def mean_pool() -> Network:
         },
         nn.MSELoss(),
         (2, 9, 7),
-        title="average pooling with overlap, padding counted or not, another divisor",
     )
 
 
@@ -139,7 +133,6 @@ def one_dimension() -> Network:
         },
         nn.CrossEntropyLoss(),
         (2, 16),
-        title="convolution and pooling in one dimension",
     )
 
 
@@ -157,7 +150,6 @@ def three_dimensions() -> Network:
         },
         nn.MSELoss(),
         (1, 4, 6, 5),
-        title="convolution and pooling in three dimensions",
     )
 
 

@@ -123,7 +123,6 @@ def build() -> Network:
         },
         nn.HalfSquaredError(),
         (1, 5, 5),
-        title="one 2x2 kernel, its printed gradient and one step of gradient descent (seed 001)",
         optimizer=nn.SGD(lr=0.1),
         symbols=SYMBOLS,
         equations=EQUATIONS,

@@ -30,7 +30,6 @@ def lenet() -> Network:
         },
         nn.CrossEntropyLoss(),
         (1, 28, 28),
-        title="LeNet-5 on 28x28 images; all ten digits",
     )
 
 
@@ -50,7 +49,6 @@ def vgg_block() -> Network:
         },
         nn.MSELoss(),
         (3, 32, 32),
-        title="two 3x3 convolutions with 64 filters on 32x32 images",
     )
 
 
@@ -76,7 +74,6 @@ def vgg11() -> Network:
         layers,
         nn.CrossEntropyLoss(),
         (3, 32, 32),
-        title="VGG-11 on 32x32 images, nine million parameters; all ten digits",
     )
 
 

@@ -169,7 +169,6 @@ def build() -> Network:
         },
         nn.BCELoss(),
         (1, 8, 8),
-        title="convolution, ReLU, max pooling, dense, sigmoid; one digit against another (seed 000)",
         symbols=SYMBOLS | {f"{name}.grad": f"∂L/∂{_part(SYMBOLS[name])}" for name in GRADIENTS},
         equations=FORWARD | BACKWARD,
     )

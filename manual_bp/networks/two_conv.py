@@ -107,7 +107,6 @@ def plain() -> Network:
         },
         nn.CrossEntropyLoss(),
         (1, 8, 8),
-        title="two convolutions, two hidden layers, sigmoids; all ten digits (seed 002)",
         symbols=_symbols(),
         equations=_COMMON | _conv_back("c1", "a⁽ᶜ¹⁾", "a^{(c1)}"),
     )
@@ -149,7 +148,6 @@ def pooled() -> Network:
         },
         nn.CrossEntropyLoss(),
         (1, 8, 8),
-        title="the same with subsampling by maximum and by mean; all ten digits (seed 002)",
         symbols=_symbols(),
         equations=_COMMON | upsample | _conv_back("s1", "s⁽¹⁾", "s^{(1)}", "+1"),
     )
