@@ -10,10 +10,13 @@ import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from manual_bp.errors import ManualBPError
 from manual_bp.render._look import Look, look_for
-from manual_bp.report import Report
+
+if TYPE_CHECKING:
+    from manual_bp.report import Report
 
 __all__ = ["FORMATS", "Look", "format_for", "look_for", "render", "render_diff", "save"]
 
