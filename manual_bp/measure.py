@@ -8,7 +8,6 @@ are measured, in float64. The result is that of measuring every element.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -17,8 +16,11 @@ import numpy as np
 from manual_bp.report import Comparison, Element
 from manual_bp.trace import Array
 
-#: Elements a chunk: two float32 arrays of it fit a second-level cache, and Python's share of the time is small.
+#: Elements a chunk: larger ones leave the second-level cache, in smaller ones Python's share of the time is large.
 CHUNK = 1 << 16
+
+#: Elements a chunk where two threads work: each waits for the other's hold on the interpreter at every operation.
+CHUNK_OF_TWO = 1 << 18
 
 #: Elements up to which each is measured at once, without looking first.
 LITTLE = 1 << 12
@@ -30,10 +32,10 @@ WORST = 5
 PLANES = 4
 
 #: From so many elements on, two threads share the work (NumPy lets go of the interpreter inside its loops).
-SHARED = 1 << 21
+SHARED = 1 << 23
 
-#: More than the rounding of the quotients that are only looked at.
-_SLACK = 1e-6
+#: More than the rounding of the quotients that are only looked at: of a difference, of a quotient, of a factor.
+_SLACK = 3e-7
 
 #: Below it a float32 has fewer digits than that.
 _TINY = 1e-30
@@ -115,8 +117,9 @@ class _Worst:
             self.found = sorted(self.found, key=lambda pair: (-pair[0], pair[1]))[:WORST]
         return error, used
 
-    def rank(self, used: Array, low: int, peak: float) -> None:
-        """Take in the planes of the elements from ``low`` on."""
+    def rank(self, used: Array, low: int, peak: float, unit: float = 1.0) -> None:
+        """Take in the planes of the elements from ``low`` on; ``used`` and its ``peak`` in units of 1 / ``unit``."""
+        peak /= unit
         if peak == 0.0 or (len(self.top) == self.most and (not self.most or peak <= self.top[-1][0])):
             return
         first = low // self.plane
@@ -127,7 +130,7 @@ class _Worst:
         best: dict[int, float] = {plane: share for share, plane in self.top}
         for i in order:
             plane = first + int(i)
-            best[plane] = max(best.get(plane, 0.0), float(worst[i]))
+            best[plane] = max(best.get(plane, 0.0), float(worst[i]) / unit)
         self.top = _sorted((share, plane) for plane, share in best.items())
 
     def _worse(self, used: float, error: float, at: int) -> None:
@@ -160,16 +163,19 @@ def _flat(allowed: Array, shape: tuple[int, ...]) -> Array:
     return allowed.reshape(-1) if whole else np.broadcast_to(allowed, shape).ravel()
 
 
-def _scan(c: Array, r: Array, a: Array, times: float, plane: int, most: int, start: int, stop: int) -> _Worst:
-    """Go through the elements from ``start`` to ``stop``."""
+def _scan(
+    c: Array, r: Array, a: Array, times: float, plane: int, most: int, span: tuple[int, int], chunk: int
+) -> _Worst:
+    """Go through the elements of a span; ``a * times`` is allowed."""
     known = _Worst(plane, most)
+    start, stop = span
     dtype = np.dtype(np.float32 if c.dtype == r.dtype == a.dtype == np.float32 else np.float64)
-    buffers = np.empty((2, min(CHUNK, stop - start)), dtype)
-    exact, factor, limits = a.size == 1 and a[0] == 0, a.dtype.type(times), np.empty(buffers.shape[1], a.dtype)
+    buffers = np.empty((2, min(chunk, stop - start)), dtype)
+    exact, factor = a.size == 1 and a[0] == 0, a.dtype.type(times)
     with np.errstate(all="ignore"):
-        for low in range(start, stop, CHUNK):
-            part = slice(low, min(low + CHUNK, stop))
-            own, other = c[part], r[part]
+        for low in range(start, stop, chunk):
+            part = slice(low, min(low + chunk, stop))
+            own, other, limit = c[part], r[part], a if a.size == 1 else a[part]
             if exact and np.array_equal(own, other):
                 continue
             d, q = buffers[:, : own.size]
@@ -178,31 +184,30 @@ def _scan(c: Array, r: Array, a: Array, times: float, plane: int, most: int, sta
             peak = float(np.maximum.reduce(d))
             if peak == 0.0:
                 continue
-            limit = (
-                a if a.size == 1 else a[part] if times == 1.0 else np.multiply(a[part], factor, out=limits[: own.size])
-            )
             if not peak < np.inf:  # false for NaN as well
-                used = known.take(own, other, limit, range(low, part.stop))[1]
+                used = known.take(own, other, limit * factor, range(low, part.stop))[1]
                 known.rank(used, low, float(used.max()))
                 continue
             # what is looked at: whether an element can be worse than the worst so far
             np.divide(d, limit, out=q, dtype=dtype)
             ratio = _peak(q)
-            known.rank(q, low, ratio)
-            flagged = _beyond(q, ratio, known.used, 1.0)
+            known.rank(q, low, ratio, times)
+            flagged = _beyond(q, ratio, known.used * times, times)
+            counts = ratio != 0.0 or known.used != 0.0
             np.divide(d, other, out=q, dtype=dtype)
-            relative = max(_peak(q), -_peak(q, np.minimum, np.fmin))
-            flagged = _join(flagged, _beyond(q, relative, known.relative, np.inf))
-            if relative <= 0.5:  # each subtraction was exact (Sterbenz)
+            ratio = max(_peak(q), -_peak(q, np.minimum, np.fmin))
+            flagged = _join(flagged, _beyond(q, ratio, known.relative, np.inf))
+            if ratio <= 0.5:  # each subtraction was exact (Sterbenz)
                 known.largest = max(known.largest, peak)
             elif peak >= known.largest * (1 - _SLACK):
                 flagged = _join(flagged, np.flatnonzero(d >= peak))
-            if known.used == ratio == 0.0 and peak > known.at_error:
+            if not counts and peak > known.at_error:
                 flagged = None
             if flagged is None:
-                known.take(own, other, limit, range(low, part.stop))
+                known.take(own, other, limit * factor, range(low, part.stop))
             elif flagged.size:
-                known.take(own[flagged], other[flagged], limit if a.size == 1 else limit[flagged], flagged + low)
+                share = limit if a.size == 1 else limit[flagged]
+                known.take(own[flagged], other[flagged], share * factor, flagged + low)
     return known
 
 
@@ -289,7 +294,7 @@ def survey(candidate: Array, reference: Array, allowed: Array, times: float = 1.
         error, used = known.take(c, r, a, range(size))
         known.rank(used, 0, known.used)
     elif size < SHARED:
-        known = _scan(c, r, a, times, plane, most, 0, size)
+        known = _scan(c, r, a, times, plane, most, (0, size), CHUNK)
     else:
         known = _in_two(c, r, a, times, plane, most)
 
@@ -317,11 +322,11 @@ def survey(candidate: Array, reference: Array, allowed: Array, times: float = 1.
 
 def _in_two(c: Array, r: Array, a: Array, times: float, plane: int, most: int) -> _Worst:
     """The second half in a thread of its own."""
-    half = c.size // 2 // CHUNK * CHUNK
-    second: list[_Worst] = []
-    helper = threading.Thread(target=lambda: second.append(_scan(c, r, a, times, plane, most, half, c.size)))
-    helper.start()
-    known = _scan(c, r, a, times, plane, most, 0, half)
-    helper.join()
-    known.merge(second[0])
+    from concurrent.futures import ThreadPoolExecutor  # brings logging along
+
+    half = c.size // 2
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(_scan, c, r, a, times, plane, most, (half, c.size), CHUNK_OF_TWO)
+        known = _scan(c, r, a, times, plane, most, (0, half), CHUNK_OF_TWO)
+        known.merge(second.result())
     return known
