@@ -12,9 +12,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from manual_bp.report_lesson import LessonStep
+if TYPE_CHECKING:
+    from manual_bp.report_lesson import LessonStep
 
 SCHEMA_VERSION = 1
 

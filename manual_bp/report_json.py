@@ -22,6 +22,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 from manual_bp.errors import ManualBPError
 from manual_bp.files import read_text, write_text
 from manual_bp.report import SCHEMA_VERSION, Report
+from manual_bp.report_lesson import LessonStep
 
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -240,7 +241,7 @@ def _mapping_reader(item: _Reader) -> _Reader:
 
 
 def _record_reader(record: type[Any]) -> _Reader:
-    hints = typing.get_type_hints(record)
+    hints = typing.get_type_hints(record, localns={"LessonStep": LessonStep})  # which most reports do without
     # name, reader, whether it may be left out (a report of an earlier version of the same schema)
     plan = [
         (field.name, _reader(hints[field.name]), field.default is not MISSING or field.default_factory is not MISSING)

@@ -15,6 +15,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
 from manual_bp.report import SCHEMA_VERSION, Report
+from manual_bp.report_lesson import LessonStep
 
 _SIMPLE: dict[Any, dict[str, Any]] = {
     str: {"type": "string"},
@@ -48,7 +49,7 @@ def dumps() -> str:
 
 
 def _record(record: type[Any], records: dict[str, Any]) -> dict[str, Any]:
-    hints = typing.get_type_hints(record)
+    hints = typing.get_type_hints(record, localns={"LessonStep": LessonStep})  # which most reports do without
     return {
         "description": (record.__doc__ or "").split("\n")[0],
         "type": "object",

@@ -59,7 +59,9 @@ def _tidy(value: Any, unicode: bool) -> Any:
         return {_tidy(key, unicode): _tidy(item, unicode) for key, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
         # vars(), as a picture that is drawn when it is looked at holds nothing yet but words of ours
-        known = ((name, old) for name, old in vars(value).items() if type(old) not in _NO_TEXT)
+        known = [(name, old) for name, old in vars(value).items() if type(old) not in _NO_TEXT]
+        if unicode:  # nearly all text is fit to print, and a large report has thousands of it
+            known = [(name, old) for name, old in known if type(old) is not str or not old.isprintable()]
         changed = {name: new for name, old in known if (new := _tidy(old, unicode)) is not old}
         return replace(value, **changed) if changed else value
     return value
