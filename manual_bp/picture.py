@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ Against = Literal["isolated", "end_to_end"]
 #: Cells a side; larger planes are pooled into blocks, each shown by its worst element.
 CELLS = 16
 
-#: Elements of the chosen planes up to which their picture is drawn later.
+#: Elements of the chosen planes up to which they are kept until their picture is drawn.
 LARGE = 1 << 12
 
 
@@ -57,13 +58,21 @@ def picture(
     else:
         sides = [(a if len(a) == 1 else a[order]) * a.dtype.type(times)]
 
-    def draw() -> tuple[Plane, ...]:
+    def cells() -> _Cells:
         error, used = sides if len(sides) == 2 else excess(c, r, sides[0])
-        return _planes(*_cells(c, r, error, used), order, view[:-2])
+        return _cells(c, r, error, used)
 
-    if c.size > LARGE:  # else these planes may as well be kept as they are until somebody looks at the picture
-        return Picture(against=against, planes_total=count, planes=draw())
-    return _LaterPicture(against=against, planes_total=count, draw=draw)
+    def draw() -> tuple[Plane, ...]:
+        return _planes(*cells(), order, view[:-2])
+
+    # few elements may as well be kept as they are until somebody looks at the picture; of many, their worst ones
+    later = draw if c.size <= LARGE else partial(_planes, *cells(), order, view[:-2])
+    return _LaterPicture(against=against, planes_total=count, draw=later)
+
+
+#: The numbers of the worst element of each cell of each plane (candidate, reference, share of what is allowed); how
+#: many cells a plane has, and how large one is.
+_Cells = tuple[list[Array], tuple[int, int], tuple[int, int]]
 
 
 class _LaterPicture(Picture):
@@ -144,8 +153,8 @@ def _worst_of_planes(c: Array, r: Array, a: Array, *, exactly: bool = False) -> 
     return np.nan_to_num(worst, nan=0.0)
 
 
-def _cells(c: Array, r: Array, error: Array, used: Array) -> tuple[list[Array], tuple[int, int], tuple[int, int]]:
-    """The numbers of the worst element of each cell of each plane; how many cells a plane has, and how large one is."""
+def _cells(c: Array, r: Array, error: Array, used: Array) -> _Cells:
+    """The worst element of each cell, in arrays of their own."""
     count, rows, cols = c.shape
     block = (-(-rows // CELLS), -(-cols // CELLS))
     high, wide = -(-rows // block[0]), -(-cols // block[1])

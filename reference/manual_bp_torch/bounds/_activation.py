@@ -26,6 +26,7 @@ from manual_bp_torch.bounds._model import (
     carries,
     nothing,
     piecewise,
+    some,
 )
 
 
@@ -130,12 +131,15 @@ class Rectifier(Rule):
             return 2 * s.precision.u * abs(slope) * top + s.precision.eta if slope else 0.0
 
         def bound(z: Tensor, e_z: Tensor, g: Tensor, e_g: Tensor) -> Tensor:
-            top = g.abs() + 2 * e_g
-            e = torch.where(z > 0, e_g, abs(slope) * e_g + rounding(top)) if slope else _where_positive(z, e_g)
-            if unsure:
+            if slope:
+                e = torch.where(z > 0, e_g, abs(slope) * e_g + rounding(g.abs() + 2 * e_g)) * guard
+            else:
+                e = _where_positive(z, e_g)
+            if unsure and some(near := z.abs() <= 2 * e_z):  # in most pieces there is no such element
+                top = g.abs() + 2 * e_g
                 swing = top * abs(1 - slope) + max(1.0, abs(slope)) * e_g + rounding(top)
-                e = torch.where((z.abs() <= 2 * e_z) & (e_z > 0), swing, e)
-            return e * guard
+                e = torch.where(near & (e_z > 0), swing * guard, e)
+            return e
 
         e = piecewise(bound, z, e_z, g, e_g) if slope or unsure or carried else nothing(g)
         convention = f"torch's derivative of {type(s.module).__name__} at 0 is {slope:g}"

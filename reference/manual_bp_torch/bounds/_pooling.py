@@ -19,6 +19,9 @@ from manual_bp_torch.bounds._model import PIECE, Backward, Bound, Kinks, LaterKi
 
 _WIDE = torch.float64
 
+#: Elements of tiled windows that are worked on at a time.
+TILES = 1 << 18
+
 CONVENTION = "torch gives the whole gradient to the first of equal maxima"
 
 
@@ -42,19 +45,40 @@ class MaxPool(Rule):
         exact = s.isolated and windows.overlap == 1 and not carries(e_g)
         if exact and s.narrow:
             return Backward((Bound(nothing(x), rule, None, kinks),))
-        operands = (x, e_x, s.output, g, e_g)
-        several = max(1, PIECE * x.shape[0] // max(1, x.numel()))
+        bound = self._bound_of_tiles if windows.tiles else self._bound
+        several = max(1, (TILES if windows.tiles else PIECE) * x.shape[0] // max(1, x.numel()))
         e, size = torch.empty(x.shape, dtype=x.dtype), None if s.narrow else torch.empty(x.shape, dtype=x.dtype)
         for start in range(0, x.shape[0], several):
-            part = slice(start, start + several)
-            e[part], own = self._bound(s, *(a[part] for a in operands))
-            if size is not None:
-                size[part] = own
+            p = slice(start, start + several)
+            bound(s, x[p], e_x[p], s.output[p], g[p], e_g[p], e[p], None if size is None else size[p])
         return Backward((Bound(nothing(x) if exact else e, rule, size, kinks),))
 
     @staticmethod
-    def _bound(s: Operands, x: Tensor, e_x: Tensor, output: Tensor, g: Tensor, e_g: Tensor) -> tuple[Tensor, Tensor]:
-        """Error and size of the gradient of some examples (or, without a batch, channels)."""
+    def _bound_of_tiles(
+        s: Operands, x: Tensor, e_x: Tensor, output: Tensor, g: Tensor, e_g: Tensor, e: Tensor, size: Tensor | None
+    ) -> None:
+        """The same where windows tile the input, tap by tap: nothing adds up, nothing is copied into windows."""
+        taps = _Windows(s.module, x, output).slices
+        low, slack = torch.sub(x[taps[0]], e_x[taps[0]], alpha=2), e_x[taps[0]]
+        for tap in taps[1:]:
+            torch.maximum(low, torch.sub(x[tap], e_x[tap], alpha=2), out=low)
+            slack = slack.maximum(e_x[tap])
+        several = [torch.add(x[tap], e_x[tap], alpha=2) >= low for tap in taps]
+        contested = torch.stack(several).view(torch.uint8).sum(0) > 1
+        top = g.abs() + 2 * e_g
+        carried = torch.where(contested & (slack > 0), top, e_g)
+        if s.narrow:
+            carried *= s.guard(1)
+        for tap, own in zip(taps, several, strict=True):
+            torch.mul(carried, own, out=e[tap])
+            if size is not None:
+                torch.mul(top, own, out=size[tap])
+
+    @staticmethod
+    def _bound(
+        s: Operands, x: Tensor, e_x: Tensor, output: Tensor, g: Tensor, e_g: Tensor, e: Tensor, size: Tensor | None
+    ) -> None:
+        """Write ``e``, error, and ``size`` of the gradient of some examples (or, without a batch, channels)."""
         windows = _Windows(s.module, x, output)
         own = windows.of(x, -math.inf)  # (kernel, planes, windows)
         top = (g.abs() + 2 * e_g).reshape(own.shape[1:])
@@ -64,12 +88,16 @@ class MaxPool(Rule):
         contested = several.view(torch.uint8).sum(0) > 1
         carried = torch.where(contested & (slack.amax(0) > 0), top, e_top) * several
         overlap = windows.overlap
+        e[...] = windows.add_up(carried)
         # where windows do not overlap nothing is added up, and nobody asks for the size in float32
-        size = windows.add_up(several * top) if overlap > 1 or not s.narrow else e_x
-        e = windows.add_up(carried)
-        if overlap > 1:
-            e = e + s.precision.gamma(overlap - 1) * size
-        return (e * s.guard(overlap) if s.narrow else e), size
+        if overlap > 1 or size is not None:
+            sums = windows.add_up(several * top)
+            if overlap > 1:
+                e.add_(sums, alpha=s.precision.gamma(overlap - 1))
+            if size is not None:
+                size[...] = sums
+        if s.narrow:
+            e *= s.guard(overlap)
 
 
 class _Windows:
@@ -102,8 +130,6 @@ class _Windows:
 
     def of(self, a: Tensor, outside: float) -> Tensor:
         """The windows of every plane, with ``outside`` where the padding is."""
-        if self.tiles:
-            return torch.stack([a[part].reshape(self.flat[:2]) for part in self.slices])
         return _gather(a, self.index, self.valid[:, 0].T, self.output, outside).movedim(-1, 0)
 
     def largest(self, a: Tensor) -> Tensor:
@@ -118,12 +144,7 @@ class _Windows:
 
     def add_up(self, a: Tensor) -> Tensor:
         """For every element of the input, the sum of what the windows that read it hold for it."""
-        if not self.tiles:
-            return _scatter(a.movedim(0, -1), self.index, self.valid[:, 0].T, self.shape)
-        out = torch.empty(self.shape, dtype=a.dtype)
-        for part, own in zip(self.slices, a, strict=True):
-            out[part] = own.reshape(self.output.shape)
-        return out
+        return _scatter(a.movedim(0, -1), self.index, self.valid[:, 0].T, self.shape)
 
 
 def _kinks(s: Operands, g: Tensor) -> Kinks:
