@@ -45,24 +45,25 @@ def add_up(parts: list[Part], precision: Precision) -> Bound:
     slack = 4 * precision.u * size
 
     @cache
-    def own() -> tuple[list[Tensor], Tensor]:
-        """What each consumer adds, and the sum."""
+    def shares() -> list[tuple[Tensor, Tensor]]:
+        """What each consumer adds, and what the others do; not the sum less its own, which may be NaN."""
         found = [_contribution(part) for part in parts]
-        return found, sum(found, torch.zeros_like(found[0]))
+        zero = torch.zeros_like(found[0])
+        return [(mine, sum(found[:i] + found[i + 1 :], zero)) for i, mine in enumerate(found)]
 
     def made() -> Kinks:
         kinks: Kinks | None = None
-        for bound, mine in zip(bounds, own()[0], strict=True):
+        for bound, (mine, rest) in zip(bounds, shares(), strict=True):
             if bound.kinks is not None:
-                its, rest = bound.kinks.made(), own()[1] - mine
+                its = bound.kinks.made()
                 kinks = _with_rest(its, rest, slack) if kinks is None else _wider(kinks, its, mine, slack)
         assert kinks is not None
         return kinks
 
     def alternatives() -> Iterator[Alternative]:
-        for bound, mine in zip(bounds, own()[0], strict=True):
+        for bound, (_, rest) in zip(bounds, shares(), strict=True):
             for a in bound.alternatives:
-                yield replace(a, value=a.value + (own()[1] - mine), e=carried + a.e + slack)
+                yield replace(a, value=a.value + rest, e=carried + a.e + slack)
 
     conventions = [b.kinks.convention for b in bounds if b.kinks is not None]
     kinks = LaterKinks(made, conventions[0]) if conventions else None

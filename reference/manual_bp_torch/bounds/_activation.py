@@ -24,6 +24,7 @@ from manual_bp_torch.bounds._model import (
     Operands,
     Rule,
     carries,
+    finite,
     nothing,
     piecewise,
     some,
@@ -149,6 +150,8 @@ class Rectifier(Rule):
             return Kinks(z == 0, ends.amin(0), ends.amax(0), convention)
 
         def alternatives() -> Iterator[Alternative]:
+            if not slope and not finite(g):
+                yield Alternative(g * (z > 0), e, "the mask multiplied, and 0 · inf is NaN", each=True)
             if slope < 0:  # then the output's sign does not tell the input's
                 return
             own = torch.where(s.output > 0, g, slope * g) if slope else _where_positive(s.output, g)

@@ -20,7 +20,6 @@ are formed may change from one block of the result to the next, so each element 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from manual_bp_torch.bounds._linear import Affine, convolution_counts
-from manual_bp_torch.bounds._model import Alternative, Backward, Bound, Later, Operands
+from manual_bp_torch.bounds._model import Alternative, Backward, Bound, Later, Operands, finite
 from manual_bp_torch.vjp import vjp
 
 _LEFT_OUT = "products with the zeros beyond the edge left out"
@@ -50,23 +49,18 @@ class Convolution(Affine):
 
     def forward(self, s: Operands) -> Bound:
         # what is narrow and not finite is asked for again in float64
-        plain = s.narrow or _finite(s.params["weight"])
+        plain = s.narrow or finite(s.params["weight"])
         bound = super().forward(s if plain else _finite_part(s))
         return Bound(bound.e, bound.rule, alternatives=Later(partial(_outputs, s, bound.e)))
 
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
         found = super().backward(s, g, e_g)
-        if not s.narrow and not (_finite(s.params["weight"]) and _finite(found.params["weight"].e)):
+        if not s.narrow and not (finite(s.params["weight"]) and finite(found.params["weight"].e)):
             found = super().backward(_finite_part(s), _only_finite(g), e_g)
         (dx,), dw = found.inputs, found.params["weight"]
         of_x, of_w = (partial(make, s, g, own.e) for make, own in ((_input_gradients, dx), (_weight_gradients, dw)))
         dx = Bound(dx.e, dx.rule, dx.magnitude, alternatives=Later(of_x))
         return Backward((dx,), {**found.params, "weight": Bound(dw.e, dw.rule, alternatives=Later(of_w))})
-
-
-def _finite(a: Tensor) -> bool:
-    # a finite sum tells, several times as fast; one that is not may have overflowed
-    return math.isfinite(float(a.sum())) or bool(torch.isfinite(a).all())
 
 
 def _only_finite(a: Tensor) -> Tensor:
@@ -85,7 +79,7 @@ def _finite_part(s: Operands) -> Operands:
 def _outputs(s: Operands, e: Tensor) -> Iterator[Alternative]:
     """Of y, whose products with zeros hold a weight."""
     weight, bias = s.params["weight"].double(), s.params.get("bias")
-    if _finite(weight):
+    if finite(weight):
         return
     sums = _Sums.of(s.module)
     x = sums.by_mode(s.inputs[0].double())
@@ -98,15 +92,15 @@ def _outputs(s: Operands, e: Tensor) -> Iterator[Alternative]:
 
 def _input_gradients(s: Operands, g: Tensor, e: Tensor) -> Iterator[Alternative]:
     """Of dx, whose products with zeros hold a weight."""
-    if not _finite(s.params["weight"]):
+    if not finite(s.params["weight"]):
         for found, reason in _gradients(s, g, _example(s.params["weight"])):
             yield Alternative(found[0], e, reason, each=True)
 
 
 def _weight_gradients(s: Operands, g: Tensor, e: Tensor) -> Iterator[Alternative]:
     """Of dw, whose products with zeros hold an element of the upstream gradient or of the input."""
-    if not (_finite(g) and _finite(s.inputs[0])):
-        for found, reason in _gradients(s, g, _example(g if not _finite(g) else s.inputs[0])):
+    if not (finite(g) and finite(s.inputs[0])):
+        for found, reason in _gradients(s, g, _example(g if not finite(g) else s.inputs[0])):
             yield Alternative(found[1], e, reason, each=True)
 
 

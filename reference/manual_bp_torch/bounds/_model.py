@@ -17,6 +17,7 @@ loses).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -65,6 +66,12 @@ def carries(e: Tensor) -> bool:
         return bool(e[(0,) * e.dim()] != 0)
     # of what is not negative the sum tells, ten times as fast as any(); where it is long, mostly its beginning does
     return bool((e.numel() > PIECE and e[(0,) * (e.dim() - 1)].sum() != 0) or e.sum() != 0)
+
+
+def finite(a: Tensor) -> bool:
+    """Whether all elements are finite."""
+    # a finite sum tells, several times as fast; one that is not may have overflowed
+    return math.isfinite(float(a.sum())) or bool(torch.isfinite(a).all())
 
 
 def some(mask: Tensor) -> bool:

@@ -9,13 +9,29 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from manual_bp_torch.bounds._linear import as_tuple
-from manual_bp_torch.bounds._model import PIECE, Backward, Bound, Kinks, LaterKinks, Operands, Rule, carries, nothing
+from manual_bp_torch.bounds._model import (
+    PIECE,
+    Alternative,
+    Backward,
+    Bound,
+    Kinks,
+    Later,
+    LaterKinks,
+    Operands,
+    Rule,
+    carries,
+    finite,
+    nothing,
+)
+from manual_bp_torch.vjp import vjp
 
 _WIDE = torch.float64
 
@@ -43,15 +59,16 @@ class MaxPool(Rule):
         windows = _Windows(s.module, x[:1], s.output[:1])
         rule = f"certified: {label} dx, n = {windows.overlap}"
         exact = s.isolated and windows.overlap == 1 and not carries(e_g)
+        alternatives = Later(partial(_multiplied, s, g, e_g))
         if exact and s.narrow:
-            return Backward((Bound(nothing(x), rule, None, kinks),))
+            return Backward((Bound(nothing(x), rule, None, kinks, alternatives),))
         bound = self._bound_of_tiles if windows.tiles else self._bound
         several = max(1, (TILES if windows.tiles else PIECE) * x.shape[0] // max(1, x.numel()))
         e, size = torch.empty(x.shape, dtype=x.dtype), None if s.narrow else torch.empty(x.shape, dtype=x.dtype)
         for start in range(0, x.shape[0], several):
             p = slice(start, start + several)
             bound(s, x[p], e_x[p], s.output[p], g[p], e_g[p], e[p], None if size is None else size[p])
-        return Backward((Bound(nothing(x) if exact else e, rule, size, kinks),))
+        return Backward((Bound(nothing(x) if exact else e, rule, size, kinks, alternatives),))
 
     @staticmethod
     def _bound_of_tiles(
@@ -145,6 +162,20 @@ class _Windows:
     def add_up(self, a: Tensor) -> Tensor:
         """For every element of the input, the sum of what the windows that read it hold for it."""
         return _scatter(a.movedim(0, -1), self.index, self.valid[:, 0].T, self.shape)
+
+
+def _multiplied(s: Operands, g: Tensor, e_g: Tensor) -> Iterator[Alternative]:
+    """A mask of the winners times the upstream gradient: 0 · inf is NaN, for all elements of the window."""
+    if finite(g):
+        return
+    x = s.inputs[0]
+    index, valid = window_indices(s.module, x.shape, s.output.shape)
+    nothing_or_nan = _scatter((0 * g).reshape(-1, len(index), 1).expand(-1, *index.shape), index, valid, x.shape)
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        (dx,) = vjp(s.module(leaf), [leaf], g)
+    e = torch.full_like(dx, float(torch.nan_to_num(e_g, posinf=0.0).max()))
+    yield Alternative(dx + nothing_or_nan, e, "the mask multiplied, and 0 · inf is NaN", each=True)
 
 
 def _kinks(s: Operands, g: Tensor) -> Kinks:
