@@ -204,3 +204,14 @@ def test_one_that_never_reported_anything_shows_where_it_was(folder: Path) -> No
     assert code == 2
     assert "in endless" in err
     assert "interrupted before anything could be judged" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device without room is there on Linux only")
+@pytest.mark.parametrize("command", [["networks"], ["--help"], ["networks", "--format", "json"]])
+def test_no_room_for_the_output_is_a_sentence(command: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "manual_bp", *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == "error: cannot write the output: No space left on device; write it to another place\n"

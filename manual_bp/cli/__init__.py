@@ -8,6 +8,7 @@ from __future__ import annotations
 from manual_bp.cli import _start as _start  # before click and NumPy are imported
 
 # isort: split
+import errno
 import os
 import sys
 from importlib import import_module
@@ -76,10 +77,10 @@ def main() -> NoReturn:
         code = 141
     except Exception as error:  # noqa: BLE001  # exit code 1 means differences, so a bug of ours must not leave with it
         code = 2
-        if _meant(error):
+        if said := _sentence(error):
             if own := getattr(error, "traceback_text", ""):
                 click.echo(own, err=True, nl=False)
-            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+            click.echo(f"error: {' '.join(said.split())}", err=True)
         else:
             import traceback
 
@@ -88,10 +89,17 @@ def main() -> NoReturn:
     _leave(code)
 
 
-def _meant(error: Exception) -> bool:
-    """Whether an error is a sentence to the user: ours, or the engine's, which nobody raises unless it is loaded."""
+def _sentence(error: Exception) -> str:
+    """What an error says to the user; empty if it is a bug of ours.
+
+    Ours and the engine's, which nobody raises unless it is loaded, are sentences, and so is that there is no room left.
+    """
     engine = sys.modules.get("manual_bp.nn")
-    return isinstance(error, ManualBPError) or (engine is not None and isinstance(error, engine.NNError))
+    if isinstance(error, ManualBPError) or (engine is not None and isinstance(error, engine.NNError)):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        return f"cannot write {error.filename or 'the output'}: {error.strerror}; write it to another place"
+    return ""
 
 
 def _prefer_utf8() -> None:
