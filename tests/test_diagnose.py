@@ -275,6 +275,22 @@ def test_noise_is_not_explained() -> None:
     assert diagnosis.name.startswith("no single mistake")
 
 
+@pytest.mark.parametrize(("roundings", "said"), [(2, True), (2000, False)])
+def test_rounding_like_that_of_the_largest_element_is_told_from_a_mistake(roundings: float, said: bool) -> None:
+    """As FFT does it: all elements are as far off as the largest may be."""
+    network = NETWORKS[CONV]
+
+    def mixed(r: Array, x: Array, p: Any, g: Array) -> Array:
+        noise = np.random.default_rng(r.size).uniform(-1, 1, r.shape)
+        return r + roundings * np.finfo(r.dtype).eps / 2 * np.abs(r).max() * noise
+
+    found = cases(network, network.with_layer("deep", Wrong(D, "dx", mixed)), "relu.grad")
+    tight = [replace(c, allowed=np.asarray(c.allowed) * 1e-3, wrong=True) for c in found]
+    diagnosis = diagnose(Graph.of(network), tight)
+    assert diagnosis.confidence == "unexplained"
+    assert ("of the largest element" in diagnosis.name) == said == ("FFT" in diagnosis.hint)
+
+
 def test_a_fitted_factor_needs_the_same_number_on_every_probe() -> None:
     network = NETWORKS[CONV]
     steady = Wrong(D, "weight", lambda r, x, p, g: 0.37 * r)
@@ -341,7 +357,7 @@ def test_a_search_that_fails_leaves_the_verdict_standing(monkeypatch: pytest.Mon
     def fail(*_args: Any, **_options: Any) -> Any:
         raise ZeroDivisionError("of a mistake that was tried")
 
-    monkeypatch.setattr("manual_bp.diagnose._evidence.diagnose", fail)
+    monkeypatch.setattr("manual_bp.diagnose._diagnose.diagnose", fail)
     network = networks.get("three-layer")
     faulty = network.with_layer("a3", Wrong(network.node("a3").layer, "dx", lambda r, x, p, g: -r))
     report = judge_network(network, [probes.probe(network, "ties")], candidate=faulty)

@@ -14,6 +14,7 @@ from manual_bp.trace import GRAD, NEW
 
 from ._case import Case
 from ._edit import Kind
+from ._evaluate import ROUNDOFF
 from ._graph import Graph
 from ._residual import describe
 from ._search import Found, Progress, Search, double, prepare, single
@@ -204,6 +205,20 @@ def _proposal(search: Search, found: Sequence[Found]) -> str:
     return f"a probe with random numbers everywhere, with no two axes of the same length{more} would"
 
 
+#: How many roundings of the largest element are still rounding, and no mistake that is small.
+ROUNDINGS = 16
+
+
+def _rounding(case: Case) -> float:
+    """The largest error in roundings of the largest element; infinite where something is not finite."""
+    if case.reported.shape != case.right.shape:
+        return np.inf
+    largest = float(np.max(np.abs(case.right), initial=0.0))
+    error = float(np.max(np.abs(case.claimed - case.right), initial=0.0))
+    roundings = error / (largest * ROUNDOFF[case.dtype]) if largest else np.inf
+    return roundings if np.isfinite(roundings) else np.inf
+
+
 def _unexplained(search: Search, location: str, effort: Effort) -> Diagnosis:
     s = search.setting
     base = s.quantity.removesuffix(GRAD).removesuffix(NEW)
@@ -211,6 +226,10 @@ def _unexplained(search: Search, location: str, effort: Effort) -> Diagnosis:
     name = f"no single mistake in the definition of {s.quantity} explains it"
     if effort.pairs:
         name = f"neither one nor two mistakes in the definition of {s.quantity} explain it"
+    roundings = max(map(_rounding, search.wrong))
+    hint = hint_for("rounded-like-the-largest") if roundings <= ROUNDINGS else ""
+    if hint:
+        name += f"; no error is larger than {roundings:.2g} roundings of the largest element"
     stopped = time.monotonic() > search.deadline
     unknown = "" if s.known_formula else "; its step is none that is known here, so only general mistakes were tried"
     return Diagnosis(
@@ -219,6 +238,7 @@ def _unexplained(search: Search, location: str, effort: Effort) -> Diagnosis:
         + (f"; the search was stopped after {effort.seconds:g} s" if stopped else "")
         + unknown,
         confidence="unexplained",
+        hint=hint,
         location=location,
         residual=describe(search.wrong, kind),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 HINTS: Mapping[str, str] = {
+    "rounded-like-the-largest": "the formula may be right: FFT, Winograd and running sums round every element like the "
+    "largest one, so small ones come out less exact than by products and sums",
     "kernel-not-rotated": "correlate the padded upstream gradient with the kernel flipped in all spatial axes",
     "kernel-rotated": "deep-learning layers correlate: use the kernel as it is in the forward pass",
     "kernel-turned": "turn the kernel by 180° (both axes), not by 90°",
