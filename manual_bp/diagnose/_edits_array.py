@@ -86,6 +86,10 @@ def _turned(site: Site) -> Iterator[ArrayEdit]:
     a, axes = site.node, [i for i in site.spatial if site.long(i)]
     for count in range(len(axes), 0, -1):
         for chosen in itertools.combinations(axes, count):
+            if chosen == (0,) and axis_word(site.kind, site.ndim, 0) == "example":
+                if site.shape[0] > 2:  # two examples in reverse order are each the previous one, which is likelier
+                    yield "batch-misaligned", "has its examples in reverse order", 1.4, node("flip", a, axes=chosen)
+                continue
             everywhere = len(chosen) == len(site.spatial) and count > 1
             words = "is rotated by 180°" if everywhere else f"is flipped along its {_ordinals(chosen, site.ndim)}"
             yield (

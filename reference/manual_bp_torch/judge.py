@@ -259,7 +259,7 @@ class _Update:
         old = {n: own.get(n, p).clone().requires_grad_() for n, p in self._setting.params.items()}
         for name, parameter in old.items():
             parameter.grad = own.get(name + GRAD, grads[name][0]).clone()
-        before = {name: p.detach().to(_WIDE) for name, p in old.items()}
+        before = {name: p.detach().to(_WIDE, copy=True) for name, p in old.items()}  # the step changes it in place
         stepper = optimizer_for(self._optimizer, list(old.values()))
         stepper.step()
         found = {}
