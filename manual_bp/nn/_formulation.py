@@ -10,7 +10,8 @@ A convolution is a matrix product once the elements that each window covers stan
 - *batch last*: all samples at once, as a slab (C, *L, N) whose innermost axis is the batch. For images with little
   work in each: the columns are copied in runs of N or more elements, and one product serves the whole batch.
 - *image by image*: a slab (C, *L, 1) for each sample, (N, C, *L) as it is. For images with much work in each: nothing
-  is transposed, products write straight into the output, and threads share the samples.
+  is transposed, products write straight into the output, and threads share the samples. Where the columns of an image
+  are few, one call serves several images.
 
 and how the input's gradient comes about:
 
@@ -93,6 +94,11 @@ class ConvPlan:
         """Whether both gradients, of the same single block of columns, are computed at a time."""
         c = self.columns
         return self.long and c.rows >= c.outputs[0] and threads() > 1
+
+    @property
+    def several(self) -> int:
+        """How many images are computed at a time where each is computed by itself."""
+        return 1 if self.batch_last else self.columns.images
 
     def for_part(self, batch: int) -> ConvPlan:
         """The plan for so many of the samples."""

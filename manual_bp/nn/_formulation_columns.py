@@ -69,7 +69,8 @@ class Columns:
         )
 
     @cached_property
-    def _inside(self) -> Index:
+    def inside(self) -> Index:
+        """Where in a padded slab the slab lies."""
         return (slice(None), *(slice(b, b + n) for b, n in zip(self.window.before, self.lengths, strict=True)))
 
     @cached_property
@@ -110,6 +111,11 @@ class Columns:
         return -(-self.outputs[0] // blocks)
 
     @cached_property
+    def images(self) -> int:
+        """Whole slabs whose columns fill a block."""
+        return max(1, BLOCK // max(1, self.size * self.itemsize))
+
+    @cached_property
     def copied(self) -> bool:
         """Whether columns are copies: with one tap and stride 1 they are the slab itself."""
         return self.window.padded or any(k != 1 for k in self.window.kernel) or any(s != 1 for s in self.window.stride)
@@ -123,12 +129,12 @@ class Columns:
         if not self.window.padded:
             return np.ascontiguousarray(slab)
         padded = self.zeros(slab.dtype) if buffer is None else buffer
-        padded[self._inside] = slab
+        padded[self.inside] = slab
         return padded
 
     def unpad(self, padded: Array) -> Array:
         """What is not padding, (C, *L, M), contiguous."""
-        return np.ascontiguousarray(padded[self._inside]) if self.window.padded else padded
+        return np.ascontiguousarray(padded[self.inside]) if self.window.padded else padded
 
     def windows(self, padded: Array) -> Array:
         """Every window of a padded slab, a view (C, *K, *P, M).
@@ -168,6 +174,22 @@ class Columns:
             by_tap[...] = part
             columns = by_tap.reshape(self.groups, self.height, (last - first) * self.width)
             yield Block(first, last, slice(first * self.width, last * self.width), columns, by_tap)
+
+    def several(self, slabs: Array) -> tuple[Array, Array]:
+        """All columns of a few slabs (S, C, *L, M), (S, G, C/G K, P M), and the same memory as (S, C, *K, *P, M).
+
+        They are a copy in scratch memory, valid until the next call.
+        """
+        padded = slabs
+        if self.window.padded or not slabs.flags.c_contiguous:
+            padded = np.zeros((len(slabs), *self.padded_shape), slabs.dtype)
+            padded[(slice(None), *self.inside)] = slabs
+        shape, strides = self._view
+        step = math.prod(self.padded_shape) * self.itemsize
+        windows = np.ndarray((len(slabs), *shape), slabs.dtype, padded, 0, (step, *strides))
+        by_tap = scratch(windows.size, slabs.dtype).reshape(windows.shape)
+        by_tap[...] = windows
+        return by_tap.reshape(len(slabs), self.groups, self.height, -1), by_tap
 
     def taps(self, start: int, stop: int) -> Iterator[tuple[Index, Index]]:
         """Each tap as index of `Block.by_tap`, and what rows start..stop see through it in the padded slab."""

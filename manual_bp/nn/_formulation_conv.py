@@ -15,7 +15,7 @@ import numpy as np
 from . import _window_pad
 from ._formulation import ConvPlan
 from ._formulation_columns import Columns, from_slabs, to_slabs
-from ._formulation_threads import beside, share
+from ._formulation_threads import beside, shard, share
 from ._layer import Array
 from ._special import finite
 from ._window import Index
@@ -52,6 +52,18 @@ def forward(x: Array, weight: Array, bias: Array | None, plan: ConvPlan) -> Arra
             y += offset
         return from_slabs(y.reshape(1, g * o, *plan.outputs, columns.samples), batch_last=True)
     y = np.empty((len(x), g * o, *plan.outputs, columns.samples), x.dtype)  # (S, O, *P, M)
+
+    if plan.several > 1:
+
+        def some(start: int, stop: int) -> None:
+            for part in _pieces(start, stop, plan.several):
+                y_s = y[part].reshape(len(y[part]), g, o, -1)  # (S, G, O/G, P M)
+                np.matmul(kernels, columns.several(x[part])[0], out=y_s)
+                if offset is not None:
+                    y_s += offset
+
+        shard(some, len(x), plan.threads)
+        return from_slabs(y, batch_last=False)
 
     def work(slabs: range, start: int, stop: int) -> None:
         buffer = None
@@ -117,8 +129,12 @@ def _unrows(rows: Array, plan: ConvPlan) -> Array:
 
 
 def _parts(plan: ConvPlan, batch: int) -> Iterator[slice]:
-    for first in range(0, batch, plan.part):
-        yield slice(first, min(first + plan.part, batch))
+    return _pieces(0, batch, plan.part)
+
+
+def _pieces(start: int, stop: int, length: int) -> Iterator[slice]:
+    for first in range(start, stop, length):
+        yield slice(first, min(first + length, stop))
 
 
 def _gather(x: Array, weight: Array, delta: Array, plan: ConvPlan, turned: Columns) -> tuple[Array, Array]:
@@ -163,17 +179,9 @@ def _scatter(x: Array, weight: Array, delta: Array, plan: ConvPlan) -> tuple[Arr
     dx = np.empty((len(x), plan.channels, *plan.lengths, columns.samples), x.dtype)  # (S, C, *L, M)
 
     if plan.beside:
-        buffer, dx_s, delta_s = columns.pad(x[0], None), columns.zeros(x.dtype), delta[0].reshape(g, o, -1)
-        (block,) = columns.blocks(buffer, 0, plan.outputs[0])
-
-        def of_input() -> None:
-            by_tap = np.matmul(kernels.swapaxes(1, 2), delta_s).reshape(block.by_tap.shape)
-            for tap, place in columns.taps(block.start, block.stop):
-                dx_s[place] += by_tap[tap]
-
-        dw = beside(of_input, lambda: np.matmul(delta_s, block.columns.swapaxes(1, 2)))
-        dx[0] = columns.unpad(dx_s)
-        return dx, dw.reshape(weight.shape)
+        return dx, _scatter_block(x, kernels, delta, dx, plan).reshape(weight.shape)
+    if plan.several > 1:
+        return dx, _scatter_images(x, kernels, delta, dx, plan).reshape(weight.shape)
 
     def work(slabs: range, start: int, stop: int) -> tuple[Array, Array]:
         dw, buffer, dx_s = np.zeros(kernels.shape, x.dtype), None, columns.zeros(x.dtype)
@@ -195,3 +203,39 @@ def _scatter(x: Array, weight: Array, delta: Array, plan: ConvPlan) -> tuple[Arr
     if len(x) == 1:
         dx[0] = columns.unpad(reduce(add, (dx_s for _, dx_s in parts)))
     return dx, reduce(add, (dw for dw, _ in parts)).reshape(weight.shape)
+
+
+def _scatter_block(x: Array, kernels: Array, delta: Array, dx: Array, plan: ConvPlan) -> Array:
+    """One slab whose columns are one block: ∂L/∂W in a thread of its own. Writes ∂L/∂x into ``dx``."""
+    columns, delta_s = plan.columns, delta[0].reshape(plan.groups, kernels.shape[1], -1)  # (G, O/G, P M)
+    buffer, dx_s = columns.pad(x[0], None), columns.zeros(x.dtype)
+    (block,) = columns.blocks(buffer, 0, plan.outputs[0])
+
+    def of_input() -> None:
+        by_tap = np.matmul(kernels.swapaxes(1, 2), delta_s).reshape(block.by_tap.shape)
+        for tap, place in columns.taps(block.start, block.stop):
+            dx_s[place] += by_tap[tap]
+
+    dw: Array = beside(of_input, lambda: np.matmul(delta_s, block.columns.swapaxes(1, 2)))
+    dx[0] = columns.unpad(dx_s)
+    return dw
+
+
+def _scatter_images(x: Array, kernels: Array, delta: Array, dx: Array, plan: ConvPlan) -> Array:
+    """Several images at a time: ∂L/∂W. Writes ∂L/∂x into ``dx``."""
+    g, o, columns, images = plan.groups, kernels.shape[1], plan.columns, slice(None)
+
+    def work(start: int, stop: int) -> Array:
+        dw = np.zeros(kernels.shape, x.dtype)
+        for part in _pieces(start, stop, plan.several):
+            delta_s = delta[part].reshape(-1, g, o, columns.width * plan.outputs[0])  # (S, G, O/G, P)
+            all_columns, by_tap = columns.several(x[part])
+            dw += np.add.reduce(np.matmul(delta_s, all_columns.swapaxes(-1, -2)))
+            np.matmul(kernels.swapaxes(1, 2), delta_s, out=all_columns)  # x's columns have served
+            dx_s = np.zeros((len(delta_s), *columns.padded_shape), x.dtype)
+            for tap, place in columns.taps(0, plan.outputs[0]):
+                dx_s[(images, *place)] += by_tap[(images, *tap)]
+            dx[part] = dx_s[(images, *columns.inside)]
+        return dw
+
+    return reduce(add, shard(work, len(x), plan.threads))
