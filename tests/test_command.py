@@ -194,3 +194,33 @@ def test_settings_of_the_project_are_defaults_that_the_command_line_beats(tmp_pa
     found = run("compare", cwd=tmp_path)
     assert found.returncode == 2
     assert "did you mean strict-kinks" in found.stderr
+
+
+CASE_THAT_WRITES = """
+import atexit
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from manual_bp import Case
+
+log = open("log.txt", "w")
+log.write("begun")
+atexit.register(lambda: Path("end.txt").write_text("done"))
+case = Case(
+    reference=nn.Linear(2, 1),
+    x=np.ones((3, 2)),
+    y=np.zeros((3, 1)),
+    loss=nn.MSELoss(),
+    candidate=lambda p, x, y: {"output": x @ p["weight"].T + p["bias"]},
+)
+"""
+
+
+def test_what_a_case_wrote_is_in_its_files_when_the_command_has_left(tmp_path: Path) -> None:
+    (tmp_path / "writes.py").write_text(CASE_THAT_WRITES)
+    done = run("compare", "writes.py:case", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "log.txt").read_text() == "begun"
+    assert (tmp_path / "end.txt").read_text() == "done"
