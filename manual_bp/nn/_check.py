@@ -30,10 +30,10 @@ def _ieee() -> Callable[[F], F]:
 
     def ieee(function: F) -> F:
         @wraps(function)
-        def quiet(*args: Any) -> Any:
+        def quiet(*args: Any, **named: Any) -> Any:
             token = setting.set(ignoring)
             try:
-                return function(*args)
+                return function(*args, **named)
             finally:
                 setting.reset(token)
 

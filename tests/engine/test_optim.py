@@ -74,6 +74,12 @@ def test_five_steps_are_torchs(ours, theirs, arguments, dtype):
                 close(state[name][key], value, f"{ours}: {key} of {name} after step {step}")
 
 
+def test_a_step_takes_its_arguments_by_name():
+    optimizer, params, grads = nn.SGD(0.1), {"w": np.ones(2)}, {"w": np.full(2, 3.0)}
+    new, _ = optimizer.step(params=params, grads=grads, state=optimizer.initial_state(params))
+    np.testing.assert_allclose(new["w"], 0.7)
+
+
 def test_sgd_on_a_parabola_is_a_geometric_sequence():
     """For ½ θ² the gradient is θ, so θ ← (1 - lr) θ."""
     params, state = {"w": np.array([8.0])}, {}
