@@ -120,7 +120,7 @@ def _surrounded(given: Numbers) -> tuple[Array, Any]:
     widths = [(0, 0), (0, 0), *((before, after) for *_, before, after in _axes(conv))]
     modes = {"zeros": "constant", "replicate": "edge", "circular": "wrap", "reflect": "reflect"}
     source = np.pad(np.arange(given.x.size).reshape(given.x.shape), widths, mode=modes[conv.padding_mode])  # type: ignore[call-overload]  # NumPy lists the modes
-    inside = np.pad(np.ones(given.x.shape, bool), widths, mode=modes[conv.padding_mode])  # type: ignore[call-overload]
+    inside = np.pad(np.ones(given.x.shape, bool), widths, mode=modes[conv.padding_mode])  # type: ignore[call-overload]  # a mode by name
     padded = np.where(inside, given.x.reshape(-1)[source], 0)
 
     def back(d_padded: Array) -> Array:

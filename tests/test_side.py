@@ -64,7 +64,7 @@ def test_bounds_of_some_examples_at_a_time_are_the_bounds_of_all(monkeypatch: py
     trace = network.run(probe.params, probe.x, probe.y).trace
     judged = judge.Judge(network, "float32")
     at_once = judged.items(probe.params, probe.x, probe.y, trace)
-    for module, name in ((_linear, "CHUNK"), (_model, "PIECE"), (_pooling, "PIECE")):
+    for module, name in ((_linear, "CHUNK"), (_model, "PIECE"), (_pooling, "PIECE"), (_pooling, "TILES")):
         monkeypatch.setattr(module, name, 1000)
     monkeypatch.setattr(judge, "LITTLE", 100)
     for whole, parts in zip(at_once, judged.each(probe.params, probe.x, probe.y, trace), strict=True):

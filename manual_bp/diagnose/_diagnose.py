@@ -27,6 +27,9 @@ FAR = 0.65
 #: More explanations than these are not listed.
 LISTED = 6
 
+#: How many roundings of the largest element are still rounding, and no mistake that is small.
+ROUNDINGS = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
@@ -203,10 +206,6 @@ def _proposal(search: Search, found: Sequence[Found]) -> str:
         return f"a probe with {other} examples would, or any in which no two sizes are the same"
     more = " and more than one example" if batch == 1 else ""
     return f"a probe with random numbers everywhere, with no two axes of the same length{more} would"
-
-
-#: How many roundings of the largest element are still rounding, and no mistake that is small.
-ROUNDINGS = 16
 
 
 def _rounding(case: Case) -> float:

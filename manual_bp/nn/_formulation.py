@@ -52,7 +52,7 @@ SMALL_IMAGE = 1_000_000
 FEW_WINDOWS = 128
 #: bytes that one row of a slab's windows may take as columns; a batch for which it is more is computed in parts
 ROW = 1 << 20
-#: multiplications for which a second thread pays
+#: multiplications for which it pays to share a layer between threads, and to give the second product a thread
 SHARED = 32_000_000
 LONG = 4_000_000
 #: how much more columns of the upstream gradient than of the input there may be before scattering is faster

@@ -111,14 +111,14 @@ class Columns:
         return -(-self.outputs[0] // blocks)
 
     @cached_property
-    def images(self) -> int:
-        """Whole slabs whose columns fill a block."""
-        return max(1, BLOCK // max(1, self.size * self.itemsize))
-
-    @cached_property
     def copied(self) -> bool:
         """Whether columns are copies: with one tap and stride 1 they are the slab itself."""
         return self.window.padded or any(k != 1 for k in self.window.kernel) or any(s != 1 for s in self.window.stride)
+
+    @cached_property
+    def images(self) -> int:
+        """Whole slabs whose columns fill a block; one, if they are the slab itself."""
+        return max(1, BLOCK // max(1, self.size * self.itemsize)) if self.copied else 1
 
     def zeros(self, dtype: np.dtype[np.generic]) -> Array:
         """A padded slab of zeros."""

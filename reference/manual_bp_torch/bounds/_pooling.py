@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from manual_bp_torch.bounds._linear import as_tuple
+from manual_bp_torch.bounds._linear import _vjp, as_tuple
 from manual_bp_torch.bounds._model import (
     PIECE,
     Alternative,
@@ -31,7 +31,6 @@ from manual_bp_torch.bounds._model import (
     finite,
     nothing,
 )
-from manual_bp_torch.vjp import vjp
 
 _WIDE = torch.float64
 
@@ -131,18 +130,16 @@ class _Windows:
         self.shape, size, count = x.shape, x.shape[-dims:], output.shape[-dims:]
         self.tiles = kernel == stride and not any(padding) and set(dilation) == {1} and x.numel() > 0
         self.tiles &= all(n == k * c for n, k, c in zip(size, kernel, count, strict=True))
-        planes = output.numel() // max(1, math.prod(count))
-        self.flat = (planes, math.prod(count), math.prod(kernel))
         offsets = itertools.product(*map(range, kernel))
         self.slices: list[tuple[Any, ...]] = [
             (..., *(slice(i, None, k) for i, k in zip(at, kernel, strict=True))) for at in offsets
         ]
-        self.valid: Tensor = torch.ones((), dtype=torch.bool)
         self.overlap, self.output = 1, output
         if not self.tiles:
             self.index, valid = window_indices(module, x.shape, output.shape)
             self.valid = valid.T[:, None]  # (kernel, 1, windows)
-            read = _scatter(valid.expand(self.flat).to(x.dtype), self.index, valid, x.shape)
+            planes = output.numel() // max(1, math.prod(count))
+            read = _scatter(valid.expand(planes, *valid.shape).to(x.dtype), self.index, valid, x.shape)
             self.overlap = int(read.amax()) if x.numel() else 1
 
     def of(self, a: Tensor, outside: float) -> Tensor:
@@ -171,9 +168,7 @@ def _multiplied(s: Operands, g: Tensor, e_g: Tensor) -> Iterator[Alternative]:
     x = s.inputs[0]
     index, valid = window_indices(s.module, x.shape, s.output.shape)
     nothing_or_nan = _scatter((0 * g).reshape(-1, len(index), 1).expand(-1, *index.shape), index, valid, x.shape)
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        (dx,) = vjp(s.module(leaf), [leaf], g)
+    dx = _vjp(s, {}, x, g)[0]
     e = torch.full_like(dx, float(torch.nan_to_num(e_g, posinf=0.0).max()))
     yield Alternative(dx + nothing_or_nan, e, "the mask multiplied, and 0 · inf is NaN", each=True)
 
