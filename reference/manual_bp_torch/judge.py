@@ -32,7 +32,10 @@ _WIDE = torch.float64
 #: A gradient and its bound.
 _Known = tuple[Tensor, Bound | None]
 
-#: Elements of a trace up to which a second thread does not pay.
+#: Elements of a trace up to which a second thread does not pay: most operations are too short to share.
+ALONE = 3 << 20
+
+#: Elements of a bound up to which twice the bound is made at once.
 LITTLE = 1 << 17
 
 
@@ -112,7 +115,7 @@ class Judge:
     def each(self, params: Mapping[str, Array], x: Array, y: Array, candidate: Trace) -> Iterator[Item]:
         """The same one by one: who looks at an item and lets go of it needs far less memory."""
         setting = self._setting(params, x, y)
-        little = sum(a.size for a in candidate.values()) < LITTLE
+        little = sum(a.size for a in candidate.values()) < ALONE
         with torch.no_grad(), _one_thread_if(little):
             own, shapes = self._own(setting)
             replay = Replay(setting, self._claims(candidate, shapes, params))
@@ -357,14 +360,15 @@ class _LaterKinks(KinkSet):
     """A set of kinks that is made when somebody asks for it."""
 
     def __init__(self, make: Callable[[], Kinks], convention: str, e: Tensor) -> None:
-        self.__dict__.update(_make=make, convention=convention, _e=e, valid=self._valid)
+        self.__dict__.update(_make=make, convention=convention, _e=e)
 
     def __getattr__(self, name: str) -> Array:
         if name != "mask":
             raise AttributeError(name)
         return np.asarray(self.__dict__["_make"]().mask.numpy())
 
-    def _valid(self, candidate: Array) -> Array:
+    def valid(self, candidate: Array) -> Array:  # a field there; here that would be a cycle
+        """The mask of the elements that a valid subgradient may hold."""
         kinks, e = self.__dict__["_make"](), self.__dict__["_e"].to(_WIDE)
         own = to_torch(candidate).to(_WIDE)
         ok = (own >= kinks.low.to(_WIDE) - 2 * e) & (own <= kinks.high.to(_WIDE) + 2 * e)

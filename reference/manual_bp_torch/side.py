@@ -9,7 +9,7 @@ beforehand, so each is run by itself. Either walks forward through the steps, ov
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class Side:
     def forward(self, step: PlanStep) -> None:
         """Run a step."""
         self._value(step.name, self._forward(step))
-        self.bounds |= self._walk.forward(step)
+        self._bound(self._walk.forward(step))
 
     def over_the_loss(self) -> None:
         """Run the loss forward and backward."""
@@ -91,7 +91,7 @@ class Side:
         self._value(plan.loss_name, total)
         if gradient is not None:
             self._gradient(plan.output, gradient)
-        self.bounds |= self._walk.loss()
+        self._bound(self._walk.loss())
 
     def backward(self, step: PlanStep) -> None:
         """Run a step backward, from the gradient that it is given."""
@@ -108,7 +108,7 @@ class Side:
         for name in self.setting.plan.completed_by[step.name]:
             if name in self._sums:
                 self._gradient(name, self._sums.pop(name))
-        self.bounds |= self._walk.backward(step)
+        self._bound(self._walk.backward(step))
 
     def take(self, name: str) -> tuple[Tensor | None, Bound | None]:
         """What torch made of a quantity, and its bound; each can be had once."""
@@ -130,6 +130,9 @@ class Side:
 
     def _backward(self, step: PlanStep, g: Tensor) -> tuple[Sequence[str], Sequence[Tensor | None]]:
         raise NotImplementedError
+
+    def _bound(self, found: Mapping[str, Bound]) -> None:
+        self.bounds.update(found)
 
     def _value(self, name: str, computed: Tensor) -> None:
         self.found[name] = computed
@@ -166,6 +169,10 @@ class Own(Side):
         named = {INPUT: self.setting.x, **self.setting.params, **self._raw}
         shapes = {name: tuple(t.shape) for name, t in named.items()}
         return shapes | {name + GRAD: s for name, s in shapes.items() if name != self.setting.plan.loss_name}
+
+    def _bound(self, found: Mapping[str, Bound]) -> None:
+        """Other right answers are held against the candidate's own operands only; here they would hold on to these."""
+        super()._bound({name: replace(bound, kinks=None, alternatives=()) for name, bound in found.items()})
 
     def _tap(self, name: str, out: Tensor) -> Tensor:
         self._raw[name] = out
