@@ -7,8 +7,12 @@ it torch. Type checkers see the modules themselves.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Thread
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -21,6 +25,34 @@ if TYPE_CHECKING:
     from manual_bp_torch import lockstep as lockstep
     from manual_bp_torch import tapping as tapping
     from manual_bp_torch import weights as weights
+
+
+def prepare() -> None:
+    """Have torch's shared libraries loaded by a thread, while Python imports and makes what else is needed.
+
+    It takes a sixth of ``import torch`` and does not need Python's lock. Nothing depends on it: where the libraries are
+    not found, or are others, the import loads what it wants.
+    """
+    if sys.platform != "linux" or "torch" in sys.modules:
+        return
+    found = find_spec("torch")
+    if found is None or not found.submodule_search_locations:
+        return
+    import ctypes
+
+    for name in ("numpy.random", "heapq", "json"):  # the loader serves one at a time: what is needed first comes first
+        import_module(name)
+    folder = Path(found.submodule_search_locations[0], "lib")
+    # called like this, not as a CDLL of its own, it runs without Python's lock
+    dlopen = ctypes.CDLL(None).dlopen
+    dlopen.argtypes, dlopen.restype = (ctypes.c_char_p, ctypes.c_int), ctypes.c_void_p
+
+    def load() -> None:
+        # as torch does it: what many libraries share first, for all to see
+        if dlopen(os.fsencode(folder / "libtorch_global_deps.so"), os.RTLD_NOW | os.RTLD_GLOBAL):
+            dlopen(os.fsencode(folder / "libtorch_python.so"), os.RTLD_NOW)
+
+    Thread(target=load, name="torch's libraries", daemon=True).start()
 
 
 def torch_version() -> str:

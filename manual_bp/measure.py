@@ -17,7 +17,7 @@ from manual_bp.report import Comparison, Element
 from manual_bp.trace import Array
 
 #: Elements a chunk: larger ones leave the second-level cache, in smaller ones Python's share of the time is large.
-CHUNK = 1 << 16
+CHUNK = 1 << 17
 
 #: Elements a chunk where two threads work: each waits for the other's hold on the interpreter at every operation.
 CHUNK_OF_TWO = 1 << 18
@@ -190,12 +190,12 @@ def _scan(
                 continue
             # what is looked at: whether an element can be worse than the worst so far
             np.divide(d, limit, out=q, dtype=dtype)
-            ratio = _peak(q)
+            ratio = _largest(q)
             known.rank(q, low, ratio, times)
             flagged = _beyond(q, ratio, known.used * times, times)
             counts = ratio != 0.0 or known.used != 0.0
             np.divide(d, other, out=q, dtype=dtype)
-            ratio = max(_peak(q), -_peak(q, np.minimum, np.fmin))
+            ratio = max(_largest(q), -_number(float(np.fmin.reduce(q))))
             flagged = _join(flagged, _beyond(q, ratio, known.relative, np.inf))
             if ratio <= 0.5:  # each subtraction was exact (Sterbenz)
                 known.largest = max(known.largest, peak)
@@ -211,11 +211,12 @@ def _scan(
     return known
 
 
-def _peak(q: Array, reduce: np.ufunc = np.maximum, but_nan: np.ufunc = np.fmax) -> float:
+def _largest(q: Array) -> float:
     """The largest number; NaN, which is 0 / 0, does not count."""
-    found = float(reduce.reduce(q))
-    if found != found:
-        found = float(but_nan.reduce(q))
+    return _number(float(np.fmax.reduce(q)))
+
+
+def _number(found: float) -> float:
     return found if found == found else 0.0
 
 

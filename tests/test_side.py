@@ -1,5 +1,6 @@
 """One pass of torch a step at a time: the bits of the whole pass, and bounds that do not depend on the pieces."""
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,56 @@ def test_bounds_of_some_examples_at_a_time_are_the_bounds_of_all(monkeypatch: py
             np.testing.assert_allclose(other.allowed, one.allowed, rtol=1e-5, atol=0)
             limit, times = other.limit
             np.testing.assert_array_equal(limit * np.asarray(times, limit.dtype), other.allowed)
+
+
+@pytest.mark.parametrize("name", ["lenet", "two-conv-pooled"])
+def test_one_product_in_place_of_two_adds_little_to_a_bound_and_takes_nothing_away(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = networks.get(name)
+    probe = probes.probe(network, "seed-1", dtype="float32", batch=32)
+    trace = network.run(probe.params, probe.x, probe.y).trace
+    judged = judge.Judge(network, "float32")
+    products: list[torch.Tensor] = []
+    into_weight = _linear._into_weight
+
+    def counted(*operands: Any) -> torch.Tensor:
+        products.append(into_weight(*operands))
+        return products[-1]
+
+    monkeypatch.setattr(_linear, "_into_weight", counted)
+    found, made = [], []
+    for most in (-1.0, _linear.TOGETHER):
+        monkeypatch.setattr(_linear, "TOGETHER", most)
+        products.clear()
+        found.append(judged.items(probe.params, probe.x, probe.y, trace))
+        made.append(len(products))
+    assert made[1] < made[0]
+    for two, one in zip(*found, strict=True):
+        if two.quantity.kind == "parameter_gradient" and two.quantity.name.endswith(f"weight{GRAD}"):
+            assert two.end_to_end is not None
+            assert one.end_to_end is not None
+            assert (one.end_to_end.allowed >= two.end_to_end.allowed * (1 - 1e-4)).all(), two.quantity.name
+            assert one.end_to_end.allowed.sum() <= two.end_to_end.allowed.sum() * (1 + 2 * _linear.TOGETHER)
+
+
+def test_what_a_judgement_made_is_gone_with_it() -> None:
+    """Without waiting for the search for cycles: a second judgement would have the memory of two."""
+    network = networks.get("two-conv-pooled")
+    probe = probes.probe(network, "seed-1", dtype="float32", batch=2)
+    trace = network.run(probe.params, probe.x, probe.y).trace
+    judged = judge.Judge(network, "float32")
+    compare(judged.each(probe.params, probe.x, probe.y, trace), trace, probe="p")
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        compare(judged.each(probe.params, probe.x, probe.y, trace), trace, probe="p")
+        gc.collect()
+        held = [tuple(a.shape) for a in gc.garbage if isinstance(a, torch.Tensor | np.ndarray)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert held == []
 
 
 def test_an_item_may_be_let_go_of_before_the_next_one_is_made() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +32,35 @@ def test_a_private_name_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(AttributeError, match="_nonsense"):
         _ = _torch_side._nonsense
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch's libraries are loaded by its import alone")
+def test_torchs_libraries_are_loaded_before_it_is_imported() -> None:
+    code = """
+import sys, threading
+from manual_bp import _torch_side
+_torch_side.prepare()
+for thread in threading.enumerate():
+    if thread.daemon:
+        thread.join()
+assert "torch" not in sys.modules
+print("libtorch_python.so" in open("/proc/self/maps").read())
+import torch
+print(float(torch.ones(3) @ torch.ones(3)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.split(), done.stderr) == (["True", "3.0"], "")
+
+
+@pytest.mark.parametrize("inside", ["", "lib/libtorch_global_deps.so"])
+def test_a_torch_whose_libraries_cannot_be_loaded_is_one_clear_error(inside: str, tmp_path: Path) -> None:
+    package = tmp_path / "torch"
+    (package / "lib").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('half installed')")
+    if inside:
+        (package / inside).write_bytes(b"no library")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[1:] = ['compare']; import manual_bp.__main__"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the reference needs torch, which cannot be imported: half installed")
+    assert "Traceback" not in done.stderr

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -134,6 +135,11 @@ def _network(
     reference: str | None,
 ) -> Report:
     """A built-in network over its probes, with its derivation if an output has a chapter for it."""
+    from manual_bp import _torch_side
+
+    if reference is None:
+        _torch_side.prepare()
+        import_module("manual_bp.render.terminal")  # needed at the end, and made ready meanwhile
     from manual_bp import networks, probes
     from manual_bp.power import lookup, measure_power
     from manual_bp.reference_file import ReferenceFile

@@ -11,6 +11,7 @@ import contextvars
 import ctypes
 import os
 from collections.abc import Callable
+from functools import cached_property
 from itertools import pairwise
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,13 +52,17 @@ class _Workers:
     """The threads beside the caller's, started when first needed, and the BLAS's thread number while they work."""
 
     def __init__(self) -> None:
-        self.blas = _OpenBlas()
         self.chosen: int | None = None
         self._lock = Lock()
         self._executor: ThreadPoolExecutor | None = None
         self._size = 0
         self._calls = 0  # calls of `shard` under way
-        self._blas_threads = self.blas.get()  # as it was before the first of them
+        self._blas_threads = 1  # as it was before the first of them
+
+    @cached_property
+    def blas(self) -> _OpenBlas:
+        """Looked up when first needed: who loads something large meanwhile would keep us waiting."""
+        return _OpenBlas()
 
     def default(self) -> int:
         """The number of threads that the BLAS takes for one product."""

@@ -42,6 +42,9 @@ class Affine(Rule):
         e_y = |W| (gamma X + e_x) + gamma |b| + (n+1) eta
         e_dx = |W|^T (gamma G + e_g) + n eta
         e_dW = (gamma G + e_g) * X + G * e_x + m eta
+
+    (G + e_g / gamma) * (gamma X + e_x) is that in one product, and e_g * e_x / gamma more: so it is taken where that
+    is little beside the rest, as where m, the number of products, is large.
     """
 
     narrow = True
@@ -67,20 +70,14 @@ class Affine(Rule):
 
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
         label, _, n, m = self.counts(s)
-        p, carried = s.precision, carries(s.errors[0])
+        p = s.precision
         weight = s.params["weight"].abs()
         e_dx = torch.empty_like(s.inputs[0], memory_format=torch.contiguous_format)
         e_dp: dict[str, Tensor] = {}
         for part, x, e_x, up, e_up in _parts(s, s.inputs[0], s.errors[0], g, e_g):
             e_dx[part] = _into_input(s, weight, x, _spread(up, e_up, p.gamma(n), s.guard(n)))
-            top = _at_most(x, e_x)
-            terms = [_into_parameters(s, weight, top, _spread(up, e_up, p.gamma(m), s.guard(m)))]
-            if carried:
-                own = _into_parameters(s, weight, e_x, _at_most(up, e_up).mul_(s.guard(m)))
-                terms.append({"weight": own["weight"]})  # a bias gradient does not depend on x
-            for term in terms:
-                for name, more in term.items():
-                    e_dp[name] = e_dp[name].add_(more) if name in e_dp else more
+            for name, more in _parameter_terms(s, weight, (x, e_x), (up, e_up), m):
+                e_dp[name] = e_dp[name].add_(more) if name in e_dp else more
         # more than |W|^T G, and little more
         magnitude = None if s.narrow else e_dx / p.gamma(n)
         eta = m * p.eta * s.guard(m)
@@ -117,6 +114,30 @@ def _at_most(a: Tensor, e: Tensor) -> Tensor:
     return out.add_(e, alpha=2) if carries(e) else out
 
 
+#: Share of a bound that may come from making one product in place of two.
+TOGETHER = 1 / 16
+
+
+def _parameter_terms(
+    s: Operands, weight: Tensor, of_x: tuple[Tensor, Tensor], of_g: tuple[Tensor, Tensor], m: int
+) -> Iterator[tuple[str, Tensor]]:
+    """What adds up to the bounds of the parameters, by name; x and the upstream gradient with what they carry."""
+    gamma, guard, e_x, e_g = s.precision.gamma(m), s.guard(m), of_x[1], of_g[1]
+    up, top = _spread(*of_g, gamma, guard), _at_most(*of_x)
+    if not carries(e_x):
+        yield from _into_parameters(s, weight, top, up).items()
+        return
+    if "bias" in s.params:  # its gradient does not depend on x
+        yield "bias", _over_all_but_channels(s, up)
+    carried = float(e_x.sum())
+    more = carried / (gamma * float(top.sum()) + carried) * float(e_g.sum() / up.sum())
+    if gamma < 1 and more <= TOGETHER:
+        yield "weight", _into_weight(s, weight, top.mul_(gamma).add_(e_x), up.div_(gamma))
+    else:
+        yield "weight", _into_weight(s, weight, top, up)
+        yield "weight", _into_weight(s, weight, e_x, _at_most(*of_g).mul_(guard))
+
+
 def _plain(module: nn.Module, x: Tensor) -> bool:
     """Whether torch's functions for the gradients of a convolution can be asked directly: no forward pass needed."""
     if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
@@ -145,17 +166,24 @@ def _into_input(s: Operands, weight: Tensor, x: Tensor, up: Tensor) -> Tensor:
 
 def _into_parameters(s: Operands, weight: Tensor, x: Tensor, up: Tensor) -> dict[str, Tensor]:
     """up * x, and the sum of up for a bias."""
+    found = {"weight": _into_weight(s, weight, x, up)}
+    return found | {"bias": _over_all_but_channels(s, up)} if "bias" in s.params else found
+
+
+def _into_weight(s: Operands, weight: Tensor, x: Tensor, up: Tensor) -> Tensor:
+    """up * x, of the shape of the weight."""
     if isinstance(s.module, nn.Linear):
-        rows = up.reshape(-1, up.shape[-1])
-        found = {"weight": rows.T @ x.reshape(-1, x.shape[-1])}
-    elif _plain(s.module, x):
-        found = {"weight": _backward_of(s.module, up, x, weight, 1)}
-    else:
-        found = _vjp(s, _with_bias(s, weight), x, up)[1]
-    if "bias" in s.params:
-        channel = up.dim() - 1 if isinstance(s.module, nn.Linear) else up.dim() - len(_kernel(s.module)) - 1
-        found["bias"] = up.sum([axis for axis in range(up.dim()) if axis != channel]) if up.dim() > 1 else up.clone()
-    return found
+        rows: Tensor = up.reshape(-1, up.shape[-1])
+        return rows.T @ x.reshape(-1, x.shape[-1])
+    if _plain(s.module, x):
+        return _backward_of(s.module, up, x, weight, 1)
+    return _vjp(s, _with_bias(s, weight), x, up)[1]["weight"]
+
+
+def _over_all_but_channels(s: Operands, up: Tensor) -> Tensor:
+    """The sum of up for each element of a bias."""
+    channel = up.dim() - 1 if isinstance(s.module, nn.Linear) else up.dim() - len(_kernel(s.module)) - 1
+    return up.sum([axis for axis in range(up.dim()) if axis != channel]) if up.dim() > 1 else up.clone()
 
 
 def _with_bias(s: Operands, weight: Tensor) -> dict[str, Tensor]:

@@ -80,7 +80,7 @@ def some(mask: Tensor) -> bool:
 
 
 #: Elements that are worked on at a time: what is made of them stays in a second-level cache.
-PIECE = 1 << 16
+PIECE = 1 << 17
 
 
 def piecewise(make: Callable[..., Tensor], *operands: Tensor) -> Tensor:
