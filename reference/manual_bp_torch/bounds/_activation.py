@@ -116,7 +116,8 @@ class Rectifier(Rule):
             e = factor * e
         if not all(torch.equal(hardshrink(a, 4 * s.precision.eta), a) for a in z.reshape(-1).split(PIECE)):
             # ½ x + ½ |x| loses the last bit of a subnormal number
-            e = e + torch.where((z != 0) & (z.abs() < 4 * s.precision.eta), s.precision.eta, 0.0)
+            loses = (z != 0) & (z.abs() < 4 * s.precision.eta)
+            e = e + s.precision.eta * loses.to(z.dtype)  # a mask and a number alone would be float32
         if slope:
             # s x, or ½ (1 + s) x + ½ (1 - s) |x|: coefficient, product and sum round
             e = e + 4 * s.precision.u * factor * s.tops()[0] + s.precision.eta
