@@ -44,7 +44,9 @@ def prepare() -> None:
         import_module(name)
     folder = Path(found.submodule_search_locations[0], "lib")
     # called like this, not as a CDLL of its own, it runs without Python's lock
-    dlopen = ctypes.CDLL(None).dlopen
+    dlopen = getattr(ctypes.CDLL(None), "dlopen", None)
+    if dlopen is None:
+        return
     dlopen.argtypes, dlopen.restype = (ctypes.c_char_p, ctypes.c_int), ctypes.c_void_p
 
     def load() -> None:

@@ -126,9 +126,8 @@ class _Worst:
         starts = np.arange(first * self.plane, low + used.size, self.plane) - low
         starts[0] = 0
         worst = np.fmax.reduceat(used, starts)
-        order = np.argsort(-worst, kind="stable")[:PLANES] if worst.size > 1 else (0,)
         best: dict[int, float] = {plane: share for share, plane in self.top}
-        for i in order:
+        for i in _few_largest(worst):
             plane = first + int(i)
             best[plane] = max(best.get(plane, 0.0), float(worst[i]) / unit)
         self.top = _sorted((share, plane) for plane, share in best.items())
@@ -147,6 +146,15 @@ class _Worst:
         for share, plane in self.top + later.top:
             best[plane] = max(best[plane], share)
         self.top = _sorted((share, plane) for plane, share in best.items())
+
+
+def _few_largest(a: Array) -> Array:
+    """Positions of the ``PLANES`` largest, of equal ones the first; NaN is none of them."""
+    if a.size <= PLANES:
+        return np.arange(a.size)
+    a = np.fmax(a, 0.0)
+    near = np.flatnonzero(a >= np.partition(a, -PLANES)[-PLANES])  # sorting all of them takes fifty times as long
+    return near[np.argsort(-a[near], kind="stable")[:PLANES]]
 
 
 def _sorted(pairs: Iterable[tuple[float, int]], most: int | None = None) -> list[tuple[float, int]]:

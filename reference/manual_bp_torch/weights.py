@@ -35,7 +35,8 @@ def same_bits(a: Array, b: Array) -> bool:
         return True
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    a, b = (np.ascontiguousarray(side).reshape(-1).view(np.uint8) for side in (a, b))
+    bits = f"u{a.itemsize}" if a.itemsize in (1, 2, 4, 8) else "u1"
+    a, b = (np.ascontiguousarray(side).reshape(-1).view(bits) for side in (a, b))
     return np.array_equal(a, b)
 
 
