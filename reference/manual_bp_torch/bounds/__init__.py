@@ -28,7 +28,7 @@ from manual_bp_torch.bounds._model import (
     Precision,
     Rule,
 )
-from manual_bp_torch.bounds._norm import Normalisation
+from manual_bp_torch.bounds._norm import GroupedNormalisation, Normalisation
 from manual_bp_torch.bounds._pooling import MaxPool
 from manual_bp_torch.bounds._update import update_bound
 from manual_bp_torch.modules import Add, GivenDropout, HalfSquaredError
@@ -79,6 +79,10 @@ _RULES: dict[type[nn.Module], Rule] = {
     nn.BatchNorm2d: Normalisation(),
     nn.BatchNorm3d: Normalisation(),
     nn.LayerNorm: Normalisation(),
+    nn.GroupNorm: GroupedNormalisation(),
+    nn.InstanceNorm1d: GroupedNormalisation(),
+    nn.InstanceNorm2d: GroupedNormalisation(),
+    nn.InstanceNorm3d: GroupedNormalisation(),
 }
 
 _LOSSES: dict[type[nn.Module], LossRule] = {
@@ -96,6 +100,8 @@ _LOSSES: dict[type[nn.Module], LossRule] = {
 
 def rule_for(module: nn.Module) -> Rule | None:
     """The certified rule of a module's type, exactly that type; None where there is none."""
+    if getattr(module, "track_running_stats", False) and not isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return None  # an InstanceNorm that keeps statistics
     return _RULES.get(type(module))
 
 

@@ -4,7 +4,9 @@ With d = x - mu, v = mean d^2, r = 1 / sqrt(v + eps), xhat = d r over groups of 
 
     dL/dx = gamma r (g - mean g - xhat mean(g xhat))
 
-errors are followed through these intermediate results. The variance may be computed in two passes, in one pass
+errors are followed through these intermediate results. A group of a layer's or a batch's normalisation is a run of
+whole axes; so is one of GroupNorm, and of InstanceNorm, whose groups are single channels, once the channels have two
+axes: one over the groups, one within. The variance may be computed in two passes, in one pass
 (mean x^2 - mu^2, not below 0) or by Welford's update; the one-pass formula cancels, so its terms enter as they are.
 
 The gradient may be computed as it stands, by way of dL/dv and dL/dmu (whose sum of d is rounding, not 0), or without
@@ -15,7 +17,7 @@ There |x| + |mu| rounds instead of |d|; ``offset`` is (|x| + |mu|) r.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +51,10 @@ def _parts(s: Operands) -> _Parts:
         summed = tuple(range(x.dim() - k))
         shape = (1,) * (x.dim() - k) + tuple(module.normalized_shape)
         label, fixed = "layernorm", False
+    elif isinstance(module, _GROUPED):
+        axes, summed = tuple(range(2, x.dim())), (0, *range(3, x.dim()))
+        shape = (1, *x.shape[1:3], *(1,) * (x.dim() - 3))
+        label, fixed = type(module).__name__.lower(), False
     else:
         axes = summed = tuple(d for d in range(x.dim()) if d != 1)
         shape = tuple(-1 if d == 1 else 1 for d in range(x.dim()))
@@ -84,6 +90,10 @@ def _parts(s: Operands) -> _Parts:
     e_xhat = e_d * (r + 3 * e_r) + d.abs() * e_r + 3 * p.u * xhat.abs() + p.eta
     offset = (top + mu.abs() + 2 * e_mu) * (r + 2 * e_r)
     return _Parts(label, axes, summed, m, weight, bias, xhat, e_xhat, r, e_r, offset, fixed)
+
+
+#: Their channels are given two axes.
+_GROUPED = (nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 class Normalisation(Rule):
@@ -131,3 +141,35 @@ class Normalisation(Rule):
     def _parameter(s: Operands, q: _Parts, e: Tensor, name: str, n: int) -> Bound:
         e = e.sum(q.summed) if q.summed else e
         return Bound(e.reshape(s.params[name].shape) + n * s.precision.eta, f"certified: {q.label} d{name}, n = {n}")
+
+
+class GroupedNormalisation(Normalisation):
+    """GroupNorm, and InstanceNorm without running statistics."""
+
+    def forward(self, s: Operands) -> Bound:
+        found = super().forward(_grouped(s))
+        return Bound(found.e.reshape(s.output.shape), found.rule)
+
+    def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
+        shape = s.inputs[0].shape
+        own = _grouped(s)
+        found = super().backward(own, *(a.reshape(own.output.shape) for a in (g, e_g)))
+        (dx,) = found.inputs
+        assert dx.magnitude is not None
+        return Backward((Bound(dx.e.reshape(shape), dx.rule, dx.magnitude.reshape(shape)),), found.params)
+
+
+def _grouped(s: Operands) -> Operands:
+    """The same with x (N, C, *L) as (N, groups, C / groups, *L); without a batch, N = 1."""
+    x, module = s.inputs[0], s.module
+    if isinstance(module, nn.GroupNorm):
+        batch, channels, groups = x.shape[0], module.num_channels, module.num_groups
+        lengths = x.shape[2:]
+    else:
+        axes = 1 + _GROUPED.index(type(module))  # C and L
+        channels = groups = x.shape[-axes]
+        lengths = x.shape[x.dim() - axes + 1 :]
+        batch = x.shape[0] if x.dim() > axes else 1
+    shape = (batch, groups, channels // groups, *lengths)
+    inputs, errors = (tuple(a.reshape(shape) for a in of) for of in (s.inputs, s.errors))
+    return replace(s, inputs=inputs, errors=errors, output=s.output.reshape(shape))
