@@ -13,6 +13,7 @@ import pytest
 from manual_bp.errors import ManualBPError
 from manual_bp.networks import get
 from manual_bp.nn import Array
+from manual_bp.trace import bit_identical
 from manual_bp.weights import load_weights
 
 THREE = get("three-layer")
@@ -102,3 +103,16 @@ def test_missing_files_folders_and_foreign_files(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("weights")
     with pytest.raises(ManualBPError, match="not an npz file"):
         load_weights(tmp_path / "text.npz", THREE)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "longdouble", "complex128", "object"])
+def test_bits_are_compared_not_numbers(dtype: str) -> None:
+    a = np.arange(12).reshape(3, 4).astype(dtype)
+    assert bit_identical(a, a.copy())
+    assert bit_identical(a.T, np.ascontiguousarray(a.T))
+    other = a.copy()
+    other[1, 2] = 7
+    assert not bit_identical(a, other)
+    assert not bit_identical(a, a.reshape(4, 3))
+    assert not bit_identical(np.float32([0.0]), np.float32([-0.0]))
+    assert bit_identical(np.array(np.nan), np.array(np.nan))

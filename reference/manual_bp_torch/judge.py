@@ -18,14 +18,14 @@ from manual_bp.compare import Alternative, Expected, Item, KinkSet
 from manual_bp.network import INPUT, Network, Node
 from manual_bp.nn import Dropout, Optimizer
 from manual_bp.report import Check, Referee
-from manual_bp.trace import GRAD, NEW, Array, Quantity, Trace
+from manual_bp.trace import GRAD, NEW, Array, Quantity, Trace, bit_identical
 from manual_bp_torch import bounds
 from manual_bp_torch.bounds import INFLATION, Bound, Kinks, Precision, update_bound
 from manual_bp_torch.bounds._model import Later, constant, nothing
 from manual_bp_torch.build import TORCH_DTYPES, build, loss_for, optimizer_for
 from manual_bp_torch.certify import Plan, PlanStep, finite
 from manual_bp_torch.side import Own, Replay, Setting, Side
-from manual_bp_torch.weights import load, same_bits, shared, to_torch
+from manual_bp_torch.weights import load, shared, to_torch
 
 _WIDE = torch.float64
 
@@ -174,7 +174,7 @@ class Judge:
             for name, array in candidate.items()
             if array.shape == shapes.get(name)
             and str(array.dtype) == name_of_dtype
-            and not (name in params and same_bits(array, params[name]))
+            and not (name in params and bit_identical(array, params[name]))
         }
         return without_improbable(claims, self.network.output, self.loss)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from manual_bp.errors import ManualBPError
-from manual_bp.trace import Array
+from manual_bp.trace import Array, bit_identical
 
 
 def to_torch(array: Array) -> Tensor:
@@ -27,17 +27,6 @@ def to_numpy(tensor: Tensor) -> Array:
 def shared(array: Array) -> Tensor:
     """A tensor with the bits of an array, in the array's own memory if that can be; not to be written into."""
     return torch.from_numpy(array) if array.flags.c_contiguous and array.flags.writeable else to_torch(array)
-
-
-def same_bits(a: Array, b: Array) -> bool:
-    """Whether two arrays have the same shape, dtype and bits, without a copy of either where they are contiguous."""
-    if a is b:
-        return True
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    bits = f"u{a.itemsize}" if a.itemsize in (1, 2, 4, 8) else "u1"
-    a, b = (np.ascontiguousarray(side).reshape(-1).view(bits) for side in (a, b))
-    return np.array_equal(a, b)
 
 
 def load(module: nn.Module, params: Mapping[str, Array]) -> None:
@@ -76,7 +65,7 @@ def check_identical(module: nn.Module, params: Mapping[str, Array]) -> None:
     own: Mapping[str, Any] = module.state_dict()
     for name, array in params.items():
         tensor = own[name].detach()
-        if not same_bits(tensor.numpy() if tensor.device.type == "cpu" else to_numpy(tensor), array):
+        if not bit_identical(tensor.numpy() if tensor.device.type == "cpu" else to_numpy(tensor), array):
             raise ManualBPError(f"weight {name!r} differs between both sides after loading")
 
 
