@@ -40,7 +40,7 @@ def prepare() -> None:
         return
     import ctypes
 
-    for name in ("numpy.random", "heapq", "json"):  # the loader serves one at a time: what is needed first comes first
+    for name in ("numpy.random", "heapq", "json", "unicodedata"):  # the loader serves one at a time; these come first
         import_module(name)
     folder = Path(found.submodule_search_locations[0], "lib")
     # called like this, not as a CDLL of its own, it runs without Python's lock
