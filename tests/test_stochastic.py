@@ -34,6 +34,8 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "batch norm, evaluation": lambda x: functional.batch_norm(x, torch.ones(4).double(), torch.ones(4).double()),
     "rms norm": lambda x: functional.rms_norm(x, (6,)),
     "standard deviation": lambda x: x.std(-1),
+    "3-norm": lambda x: x[0].norm(3),
+    "product": lambda x: x.prod(-1),
     "cosine similarity": lambda x: functional.cosine_similarity(x[:, :1], x[:, 1:], dim=-1),
     "distances": lambda x: torch.cdist(x, x + 1),
     "pairwise distance": lambda x: functional.pairwise_distance(x, x.flip(0)),

@@ -307,12 +307,10 @@ def _reduction_length(name: str, args: tuple[Any, ...]) -> int:
     if name == "convolution_backward":
         grad, _, weight = tensors[:3]
         return max(grad.numel() // max(1, grad.shape[1]), math.prod(weight.shape) // max(1, min(weight.shape[:2])))
-    if name in ("cumsum", "cumprod"):
+    if name in ("cumsum", "cumprod", "_softmax") or (name == "prod" and len(args) > 1):
         return tensors[0].shape[args[1]] if tensors[0].dim() else 1
     if name in ("sum", "mean", "var", "var_mean", "std", "norm", "linalg_vector_norm", "prod", "logsumexp"):
         return _reduced(tensors[0], args)
-    if name == "_softmax":
-        return tensors[0].shape[args[1]] if tensors[0].dim() else 1
     if "loss" in name:
         return 1 if "backward" in name else tensors[0].numel()
     if "norm" in name or "attention" in name:
@@ -329,8 +327,6 @@ def _reduction_length(name: str, args: tuple[Any, ...]) -> int:
 def _reduced(a: Tensor, args: tuple[Any, ...]) -> int:
     """Over the dimensions that are named among the arguments, or all."""
     named = next((d for d in args[1:] if isinstance(d, (list, tuple))), None)
-    if named is None and len(args) > 1 and isinstance(args[1], int) and not isinstance(args[1], bool):
-        named = [args[1]]
     return math.prod(a.shape[d] for d in named) if named and a.dim() else max(1, a.numel())
 
 
