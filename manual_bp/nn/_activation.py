@@ -15,7 +15,6 @@ from ._layer import Array, Cache, Gradients, Layer, Params
 from ._special import erf, keep_where, positive_part, select, sigmoid
 
 
-@dataclass(frozen=True)
 class ReLU(Layer):
     """y = max(x, 0).
 
@@ -36,7 +35,6 @@ class ReLU(Layer):
         return Gradients((keep_where(y != 0, upstream),))
 
 
-@dataclass(frozen=True)
 class Sigmoid(Layer):
     """y = σ(x) = 1 / (1 + e⁻ˣ).
 
@@ -56,7 +54,6 @@ class Sigmoid(Layer):
         return Gradients((np.asarray(upstream * (y * (1 - y))),))
 
 
-@dataclass(frozen=True)
 class Tanh(Layer):
     """y = tanh(x).
 
@@ -102,7 +99,6 @@ class LeakyReLU(Layer):
         return Gradients((select(x > 0, upstream, self.negative_slope * upstream),))
 
 
-@dataclass(frozen=True)
 class SiLU(Layer):
     """y = x σ(x), also called swish.
 

@@ -193,19 +193,16 @@ class _ConvNd(Layer):
         _window_pad.check(name, w, lengths, self.padding_mode)
 
 
-@dataclass(frozen=True)
 class Conv1d(_ConvNd):
     __doc__ = _ConvNd.__doc__
     axes = 1
 
 
-@dataclass(frozen=True)
 class Conv2d(_ConvNd):
     __doc__ = _ConvNd.__doc__
     axes = 2
 
 
-@dataclass(frozen=True)
 class Conv3d(_ConvNd):
     __doc__ = _ConvNd.__doc__
     axes = 3

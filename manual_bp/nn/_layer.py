@@ -13,7 +13,7 @@ Nothing is remembered between the calls: whatever the backward pass needs stands
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,12 +44,20 @@ class Gradients:
     params: dict[str, Array] = field(default_factory=dict)
 
 
+class _Frozen:
+    """What a frozen dataclass hands on to a subclass that is not decorated itself: nothing can be set on it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+
 @dataclass(frozen=True)
-class Layer:
+class Layer(_Frozen):
     """Base of all layers: torch.nn's class names and hyperparameters, no state.
 
-    Subclasses are frozen dataclasses. ``forward`` takes as many arrays as the operation has
-    inputs (one, but for Add and the like).
+    Subclasses are frozen dataclasses; one without a hyperparameter of its own inherits that, undecorated (to make a
+    dataclass takes a good part of a millisecond). ``forward`` takes as many arrays as the operation has inputs (one,
+    but for Add and the like).
     """
 
     #: how many arrays ``forward`` takes
@@ -77,7 +85,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Loss:
+class Loss(_Frozen):
     """Base of all losses: ``forward(prediction, target)``; ``backward(cache, upstream)`` gives dL/d(prediction).
 
     ``upstream`` is dL/d(loss): a scalar (default 1) for ``reduction`` 'mean' and 'sum', an array of

@@ -54,7 +54,6 @@ def check_pair(owner: Loss, prediction: Array, target: Array) -> None:
     check_match(owner, "target", target, prediction.shape, prediction.dtype)
 
 
-@dataclass(frozen=True)
 class MSELoss(ReducedLoss):
     """ℓ = (p - t)², so ∂ℓ/∂p = 2 (p - t)."""
 
@@ -91,7 +90,6 @@ class HalfSquaredError(ReducedLoss):
         return np.asarray(difference * self._share(upstream, difference))
 
 
-@dataclass(frozen=True)
 class L1Loss(ReducedLoss):
     """ℓ = |p - t|, so ∂ℓ/∂p = sign(p - t). At p = t there is no derivative; torch takes 0 (and at NaN too)."""
 

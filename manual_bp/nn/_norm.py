@@ -187,7 +187,6 @@ class _BatchNorm(Layer):
             raise NNError(f"{name_of(self)}: shape {x.shape} has one value per channel, whose variance is 0; use more")
 
 
-@dataclass(frozen=True)
 class BatchNorm1d(_BatchNorm):
     __doc__ = _BatchNorm.__doc__
 
@@ -195,7 +194,6 @@ class BatchNorm1d(_BatchNorm):
     layout: ClassVar[str] = "(N, C) or (N, C, L)"
 
 
-@dataclass(frozen=True)
 class BatchNorm2d(_BatchNorm):
     __doc__ = _BatchNorm.__doc__
 

@@ -240,37 +240,31 @@ class _AvgPoolNdOverride(_AvgPoolNd):
             raise NNError(f"{type(self).__name__}: divisor_override=0; it takes another integer, or None")
 
 
-@dataclass(frozen=True)
 class MaxPool1d(_MaxPoolNd):
     __doc__ = _MaxPoolNd.__doc__
     axes = 1
 
 
-@dataclass(frozen=True)
 class MaxPool2d(_MaxPoolNd):
     __doc__ = _MaxPoolNd.__doc__
     axes = 2
 
 
-@dataclass(frozen=True)
 class MaxPool3d(_MaxPoolNd):
     __doc__ = _MaxPoolNd.__doc__
     axes = 3
 
 
-@dataclass(frozen=True)
 class AvgPool1d(_AvgPoolNd):
     __doc__ = _AvgPoolNd.__doc__
     axes = 1
 
 
-@dataclass(frozen=True)
 class AvgPool2d(_AvgPoolNdOverride):
     __doc__ = _AvgPoolNd.__doc__
     axes = 2
 
 
-@dataclass(frozen=True)
 class AvgPool3d(_AvgPoolNdOverride):
     __doc__ = _AvgPoolNd.__doc__
     axes = 3

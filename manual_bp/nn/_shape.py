@@ -17,7 +17,6 @@ from ._check import axis_of, check_match, checked, ieee
 from ._layer import Array, Cache, Gradients, Layer, NNError, Params
 
 
-@dataclass(frozen=True)
 class Identity(Layer):
     """y = x, so ∂L/∂x = ∂L/∂y."""
 
@@ -55,7 +54,6 @@ class Flatten(Layer):
         return Gradients((check_match(self, "upstream", upstream, merged, dtype).reshape(shape),))
 
 
-@dataclass(frozen=True)
 class Add(Layer):
     """y = a + b, the meeting point of a residual branch.
 

@@ -28,7 +28,6 @@ class _AlongDim(Layer):
         return axis_of(self, self.dim, x)
 
 
-@dataclass(frozen=True)
 class Softmax(_AlongDim):
     """y[i] = e^x[i] / Σ_k e^x[k].
 
@@ -51,7 +50,6 @@ class Softmax(_AlongDim):
         return Gradients((np.asarray(y * (upstream - inner)),))
 
 
-@dataclass(frozen=True)
 class LogSoftmax(_AlongDim):
     """y[i] = x[i] - log Σ_k e^x[k], the logarithm of Softmax without its underflow.
 
