@@ -229,7 +229,11 @@ def own_traceback(error: BaseException) -> str:
 
 
 def to_trace(
-    reported: Any, naming: Naming, expected: Mapping[str, tuple[int, ...]], shapes: Iterable[tuple[int, ...]]
+    reported: Any,
+    naming: Naming,
+    expected: Mapping[str, tuple[int, ...]],
+    shapes: Iterable[tuple[int, ...]],
+    dtype: str,
 ) -> tuple[Trace, dict[str, str]]:
     """What the candidate reports under the reference's names and in torch's layout; what is not laid out as it is said.
 
@@ -239,6 +243,8 @@ def to_trace(
     ----------
     expected
         Shape of every quantity of the reference, by name.
+    dtype
+        What is judged in. Python's own numbers have one precision only, and are taken as numbers of this dtype.
 
     Raises
     ------
@@ -272,6 +278,8 @@ def to_trace(
             )
         origin[name] = own
         array = as_array(own, value)
+        if array.dtype.kind == "f" and _without_dtype(value):
+            array = array.astype(dtype)
         layout = naming.layout(own, name)
         if layout and name in expected:
             try:
@@ -307,6 +315,13 @@ def as_array(name: str, value: Any, *, whose: str = "the candidate's") -> Array:
             f"{whose} {name!r} is an array of {array.dtype}", hint="give a NumPy array of float32 or float64"
         )
     return array
+
+
+def _without_dtype(value: Any) -> bool:
+    """Whether it is a number of Python's own, or a list of such."""
+    while isinstance(value, (list, tuple)) and value:
+        value = value[0]
+    return isinstance(value, float) and not isinstance(value, np.generic)  # np.float64 is a float, too
 
 
 def mutated(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

@@ -38,7 +38,7 @@ def variants(
     made = [Variant(name="given", description="the data and weights as they were given", params=params, x=x, y=y)]
     floating = [part for part in named(x).values() if isinstance(part, np.ndarray) and part.dtype.kind == "f"]
     if floating:
-        for name, (description, draw) in _DRAWN.items():
+        for name, (description, draw, draw_upstream) in _DRAWN.items():
             rng = np.random.default_rng([seed, len(made)])
             new = {n: _weights(rng, a, draw) if n in trained else a for n, a in params.items()}
             made.append(
@@ -47,7 +47,7 @@ def variants(
                     description=description,
                     params=new,
                     x=_inputs(rng, x, draw),
-                    y=_target(rng, y, upstream, draw),
+                    y=_target(rng, y, upstream, draw_upstream),
                 )
             )
     else:
@@ -89,6 +89,11 @@ def _normal(rng: np.random.Generator, like: Array) -> Array:
     return np.asarray(rng.standard_normal(like.shape), like.dtype)
 
 
+def _shifted(rng: np.random.Generator, like: Array) -> Array:
+    """Around 1: what a normalisation takes off its gradient is as large as the gradient, however many are averaged."""
+    return np.asarray(1 + rng.standard_normal(like.shape), like.dtype)
+
+
 def _integers(rng: np.random.Generator, like: Array) -> Array:
     """Few different values, so that maxima tie and sums cancel to exactly zero."""
     return np.asarray(rng.integers(-2, 3, like.shape), like.dtype)
@@ -105,11 +110,12 @@ def _scaled(rng: np.random.Generator, like: Array) -> Array:
 
 _Draw = Callable[[np.random.Generator, Array], Array]
 
-_DRAWN: Mapping[str, tuple[str, _Draw]] = {
-    "seed-1": ("other random numbers, input and weights", _normal),
-    "ties": ("small integers: equal maxima in a window, exact zeros at a ReLU", _integers),
-    "scales": ("columns of different size, from 0.1 to 10", _scaled),
-    "seed-2": ("other random numbers again: what was remembered from the run before shows", _normal),
+#: By probe: its description, how inputs and weights are drawn, and an upstream gradient.
+_DRAWN: Mapping[str, tuple[str, _Draw, _Draw]] = {
+    "seed-1": ("other random numbers, input and weights", _normal, _normal),
+    "ties": ("small integers: equal maxima in a window, exact zeros at a ReLU", _integers, _integers),
+    "scales": ("columns of different size, from 0.1 to 10", _scaled, _scaled),
+    "seed-2": ("other random numbers again: what was remembered from the run before shows", _normal, _shifted),
 }
 
 
@@ -117,8 +123,9 @@ def _weights(rng: np.random.Generator, like: Array, draw: _Draw) -> Array:
     """Weights around zero of the size that keeps activations of order one; vectors around the given ones."""
     if like.ndim < 2:
         # a bias, or the scale of a normalisation, which must not vanish
-        noise = draw(rng, like) if draw is _integers else 0.3 * rng.standard_normal(like.shape)
-        return np.asarray(like + np.asarray(noise, like.dtype) * like.dtype.type(1.0), like.dtype)
+        if draw is _integers:  # whole as well, or no sum is exactly zero
+            return np.round(like + draw(rng, like))
+        return np.asarray(like + 0.3 * rng.standard_normal(like.shape), like.dtype)
     if draw is _integers:
         return rng.integers(-1, 2, like.shape).astype(like.dtype)
     fan_in = max(1, int(np.prod(like.shape[1:])))

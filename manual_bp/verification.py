@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from manual_bp import _torch_side
+from manual_bp.blind import blind_spots_of
 from manual_bp.candidate import CandidateError, Given, Located, Naming, call, mutated, own_traceback, to_trace
 from manual_bp.compare import Item, compare
 from manual_bp.diagnose import Case as DiagnosisCase
@@ -135,7 +136,7 @@ def judge_probes(
             # it never looked at the weights it was given, so it has its own: others would only make it look wrong
             probe = replace(probe, params=session.params)
         try:
-            found, said = judge_probe(session, probe, run, judging)
+            found, said, blind = judge_probe(session, probe, run, judging)
         except KeyboardInterrupt as error:
             if not checks:
                 what = "interrupted before anything could be judged"
@@ -144,7 +145,7 @@ def judge_probes(
             break
         checks += found
         findings += said
-        infos.append(probe_info(probe, session.seed))
+        infos.append(probe_info(probe, session.seed, blind))
     return make_report(
         network=title or session.name,
         title=title,
@@ -223,7 +224,7 @@ def observe(session: Session, probe: Variant, run: Run) -> Observed:
     kept = {name: np.array(a) for name, a in handed.items()}
     reported = run(given, x, y)
     session.params_used |= given.used
-    trace, misfits = to_trace(reported, naming, expected, shapes)
+    trace, misfits = to_trace(reported, naming, expected, shapes, session.dtype)
     for name in session.program.frozen():
         trace.pop(name + GRAD, None)  # nobody asked for it
     changed = dict.fromkeys(naming.reference_name(n) for n in mutated(kept, handed))
@@ -234,15 +235,19 @@ def observe(session: Session, probe: Variant, run: Run) -> Observed:
 
 def judge_probe(
     session: Session, probe: Variant, run: Run, judging: Judging
-) -> tuple[tuple[Check, ...], list[Finding]]:
-    """Run the candidate on one probe and judge what it reports."""
-    return judge_observed(session, probe, observe(session, probe, run), judging)
+) -> tuple[tuple[Check, ...], list[Finding], tuple[str, ...]]:
+    """Run the candidate on one probe and judge what it reports; what the probe was blind for, too."""
+    seen = observe(session, probe, run)
+    checks, findings, items = judge_observed(session, probe, seen, judging)
+    known = {**probe.params, **seen.found.arrays()}
+    blind = blind_spots_of(session.evidence.graph, probe.x, known, items) if session.evidence else ()
+    return checks, findings, blind
 
 
 def judge_observed(
     session: Session, probe: Variant, seen: Observed, judging: Judging
-) -> tuple[tuple[Check, ...], list[Finding]]:
-    """Judge what a candidate reported."""
+) -> tuple[tuple[Check, ...], list[Finding], tuple[Item, ...]]:
+    """Judge what a candidate reported; and what it was held against."""
     setting, found, structure, trace = seen.setting, seen.found, seen.structure, seen.trace
     items = session.judge.items(setting, trace, found, structure, judging.formulas)
     unasked = session.judge.unasked(structure)
@@ -276,7 +281,7 @@ def judge_observed(
     session.evidence.add(probe.name, trace, probe.y, items, checks, given=probe.params)
     if judging.complete is not True:
         findings += coverage(items, trace, probe.name)
-    return checks, findings
+    return checks, findings, wanted
 
 
 def _with_guards(
@@ -311,8 +316,8 @@ def runner(candidate: Any, session: Session) -> Run:
     return lambda params, x, y: call(candidate, params, x, y)
 
 
-def probe_info(probe: Variant, seed: int) -> ProbeInfo:
+def probe_info(probe: Variant, seed: int, blind: tuple[str, ...] = ()) -> ProbeInfo:
     """What a report says of a probe."""
     first = next(iter(named(probe.x).values()), None)
     batch = int(first.shape[0]) if isinstance(first, np.ndarray) and first.ndim else 1
-    return ProbeInfo(name=probe.name, description=probe.description, batch=batch, seed=seed)
+    return ProbeInfo(name=probe.name, description=probe.description, batch=batch, seed=seed, blind=blind)

@@ -210,8 +210,16 @@ class Story:
         """What no probe could have shown; what another probe shows is only counted."""
         seen = Counter(text for probe in self.report.probes for text in dict.fromkeys(probe.blind))
         total = len(self.report.probes)
-        told = [f"{text}{' (on every probe)' if total > 1 else ''}" for text, count in seen.items() if count == total]
-        if others := len(seen) - len(told):
+        always = [text for text, count in seen.items() if count == total]
+        alike: dict[str, list[str]] = {}  # what is said of several steps is said once: its first word is the name
+        for text in always:
+            alike.setdefault(text.partition(" ")[2], []).append(text.partition(" ")[0])
+        told = []
+        for said, names in alike.items():
+            also = f"likewise {_text.listed([n.strip(':') for n in names[1:]], 5)}" if names[1:] else ""
+            aside = "; ".join(part for part in ("on every probe" if total > 1 else "", also) if part)
+            told.append(f"{names[0]} {said}{f' ({aside})' if aside else ''}")
+        if others := len(seen) - len(always):
             told.append(f"{_text.count(others, 'blind spot')} of single probes, each covered by another probe")
         return told
 

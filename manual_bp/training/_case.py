@@ -156,7 +156,8 @@ class _CasePair:
         usable = self._usable(seen)
         if whole or not usable or seen.changed:
             self.session.evidence = None  # of this step alone
-            found += Judged.of(*judge_observed(self.session, probe, seen, Judging(strict_kinks=self.case.strict_kinks)))
+            judging = Judging(strict_kinks=self.case.strict_kinks)
+            found += Judged.of(*judge_observed(self.session, probe, seen, judging)[:2])
         passed = not found.wrong
         if usable and passed:
             found += self._update(seen, probe.name)

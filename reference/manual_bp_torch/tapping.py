@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from manual_bp.trace import GRAD
+from manual_bp.trace import GRAD, Array
 from manual_bp_torch.vjp import vjp
 
 
@@ -67,6 +67,11 @@ class Pass:
 
     values: dict[str, Tensor]
     grads: dict[str, Tensor]
+
+    def arrays(self) -> dict[str, Array]:
+        """All of it for NumPy, in the tensors' own memory; not to be written into."""
+        every = {**self.values, **self.grads}
+        return {name: t.detach().resolve_conj().resolve_neg().numpy() for name, t in every.items()}
 
 
 @contextmanager
