@@ -108,6 +108,11 @@ def _scaled(rng: np.random.Generator, like: Array) -> Array:
     return np.asarray(rng.standard_normal(like.shape) * size, like.dtype)
 
 
+def _faint(rng: np.random.Generator, like: Array) -> Array:
+    """Small enough for the ε of a normalisation to count beside the variance, wherever it is added."""
+    return np.asarray(1e-3 * rng.standard_normal(like.shape), like.dtype)
+
+
 _Draw = Callable[[np.random.Generator, Array], Array]
 
 #: By probe: its description, how inputs and weights are drawn, and an upstream gradient.
@@ -116,6 +121,7 @@ _DRAWN: Mapping[str, tuple[str, _Draw, _Draw]] = {
     "ties": ("small integers: equal maxima in a window, exact zeros at a ReLU", _integers, _integers),
     "scales": ("columns of different size, from 0.1 to 10", _scaled, _scaled),
     "seed-2": ("other random numbers again: what was remembered from the run before shows", _normal, _shifted),
+    "faint": ("inputs around 1e-3: where an epsilon is added shows", _faint, _normal),
 }
 
 

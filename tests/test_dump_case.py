@@ -193,7 +193,7 @@ def test_every_probe_of_a_case_as_a_folder_and_without_a_loss(folder: Path, monk
     options = ("--probe", "all", "--dtype", "float32", "-o", "all", "--form", "npz")
     assert quickly(folder, "export", "case.py:upstream", *options, monkeypatch=monkeypatch)[0] == 0
     paths = sorted((folder / "all").glob("*.npz"))
-    assert [p.stem for p in paths] == ["given", "scales", "seed-1", "seed-2", "ties"]
+    assert [p.stem for p in paths] == ["faint", "given", "scales", "seed-1", "seed-2", "ties"]
     for path in paths:
         manifest = dumps.read(path).manifest
         assert manifest is not None

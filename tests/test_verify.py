@@ -68,8 +68,8 @@ def test_a_right_residual_network_passes_on_every_probe(data: Any, dtype: str) -
     x, y = data
     report = verify(residual, Residual(), x=x, y=y, loss=nn.MSELoss(), dtype=dtype)
     assert report.ok, str(report)
-    assert len(report.probes) == 5
-    assert report.counts["pass"] == len(report.checks) == 5 * 14
+    assert len(report.probes) == 6
+    assert report.counts["pass"] == len(report.checks) == 6 * 14
 
 
 @pytest.mark.parametrize(
