@@ -220,7 +220,8 @@ class Story:
             aside = "; ".join(part for part in ("on every probe" if total > 1 else "", also) if part)
             told.append(f"{names[0]} {said}{f' ({aside})' if aside else ''}")
         if others := len(seen) - len(always):
-            told.append(f"{_text.count(others, 'blind spot')} of single probes, each covered by another probe")
+            each = "a single probe, covered" if others == 1 else "single probes, each covered"
+            told.append(f"{_text.count(others, 'blind spot')} of {each} by another probe")
         return told
 
     @property

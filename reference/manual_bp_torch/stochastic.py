@@ -14,16 +14,18 @@ what these lose is absolute, of the size of one, or of x where that is larger, a
 
 Where a function has no derivative (ReLU at 0, equal maxima) rounding shows nothing, since the operands are exact, and
 yet two right implementations may differ. So exact zeros and equal elements of what goes into a segment are moved by
-next to nothing, to one side in one sample and to the other in the next: samples come in pairs of opposite signs.
+next to nothing, to one side in one sample and to the other in the next: samples come in pairs of opposite signs. What
+they show there is no rounding, which grows with u: the same signs with a u a thousand times larger or smaller show as
+much. So it is told from rounding, and not multiplied: the samples span what a subgradient may be, and sums that all of
+them agree in (one of several equal maxima gets the gradient, or all share it) bind a candidate, too.
 
 This estimates; it does not prove. Checks that rest on it say "calibrated".
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -33,177 +35,24 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map
 
+from manual_bp_torch.bounds import Kinks
 from manual_bp_torch.failures import TheirError
+from manual_bp_torch.operations import (
+    BOUNDED,
+    ELEMENTWISE,
+    EXACT,
+    GROWING,
+    MADE_OF_OTHERS,
+    OWN,
+    POSITIVE,
+    reduction_length,
+)
 
 #: How many perturbed passes there are, in pairs of opposite signs; the spread is the largest deviation among them.
 SAMPLES = 6
 
 #: What moves an operand off a kink.
 Nudge = Callable[[Any], Any]
-
-#: Views, copies and choices: they do not round.
-_EXACT = frozenset(
-    [
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "permute",
-        "transpose",
-        "t",
-        "expand",
-        "slice",
-        "select",
-        "unsqueeze",
-        "squeeze",
-        "alias",
-        "detach",
-        "clone",
-        "copy_",
-        "as_strided",
-        "unfold",
-        "split",
-        "chunk",
-        "cat",
-        "stack",
-        "index",
-        "gather",
-        "scatter",
-        "relu",
-        "threshold",
-        "threshold_backward",
-        "where",
-        "max_pool2d_with_indices",
-        "max_pool2d_with_indices_backward",
-        "max_pool3d_with_indices",
-        "max_pool3d_with_indices_backward",
-        "adaptive_max_pool2d",
-        "adaptive_max_pool2d_backward",
-        "adaptive_max_pool3d",
-        "adaptive_max_pool3d_backward",
-        "sort",
-        "topk",
-        "median",
-        "kthvalue",
-        "index_select",
-        "select_backward",
-        "slice_backward",
-        "repeat",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "diagonal",
-        "tril",
-        "triu",
-        "neg",
-        "ones_like",
-        "zeros_like",
-        "empty_like",
-        "zeros",
-        "ones",
-        "new_zeros",
-        "fill_",
-        "eq",
-        "gt",
-        "lt",
-        "ge",
-        "le",
-        "ne",
-        "_to_copy",
-        "to",
-        "empty",
-        "scalar_tensor",
-        "arange",
-        "bernoulli",
-        "im2col",
-        "lift_fresh",
-        "embedding",
-        "constant_pad_nd",
-        "flip",
-        "roll",
-        "masked_fill",
-        "sign",
-        "abs",
-        "max",
-        "min",
-        "amax",
-        "amin",
-        "maximum",
-        "minimum",
-    ]
-)
-
-
-#: Functions of one number that grow with it, and their derivatives times a gradient.
-_GROWING = frozenset(
-    f"{name}{end}"
-    for name in ("elu", "celu", "selu", "mish", "gelu", "silu", "softplus", "hardswish", "hardsigmoid", "log_sigmoid")
-    for end in ("", "_forward", "_backward")
-)
-
-#: The same of functions that do not.
-_BOUNDED = frozenset(f"{name}{end}" for name in ("sigmoid", "tanh") for end in ("", "_backward"))
-
-#: Never below 0.
-_POSITIVE = frozenset(["sigmoid", "softplus"])
-
-#: Work element by element, and torch does not say so of them.
-_ELEMENTWISE = (
-    _GROWING
-    | _BOUNDED
-    | frozenset(
-        f"{name}{end}"
-        for name in ("hardtanh", "leaky_relu", "softshrink", "hardshrink", "threshold", "_prelu_kernel", "glu")
-        for end in ("", "_backward")
-    )
-    | frozenset(["native_dropout", "native_dropout_backward", "remainder", "rsub", "fmod", "where", "masked_fill"])
-    | frozenset(["add", "sub", "mul", "div", "pow", "clamp"])
-)
-
-#: What torch's own kernels are off by, in float64 too: this one holds 1/6 in float32.
-_OWN = {"hardsigmoid_backward": 2.0**-27}
-
-#: Made of several operations that may cancel: run as those. 1 + erf(x) is 0 but for rounding at x = -5, and so is gelu.
-_MADE_OF_OTHERS = frozenset(
-    [
-        "gelu",
-        "gelu_backward",
-        "silu_backward",
-        "mish_backward",
-        "softplus_backward",
-        "log_sigmoid_backward",
-        "elu",
-        "elu_backward",
-        "sigmoid_backward",
-        "tanh_backward",
-        "logit_backward",
-        "logsumexp",
-        "addcmul",
-        "lerp",
-        "_softmax_backward_data",
-        "_log_softmax",
-        "_log_softmax_backward_data",
-        "native_layer_norm",
-        "native_group_norm",
-        "native_layer_norm_backward",
-        "native_group_norm_backward",
-        "native_batch_norm",
-        "native_batch_norm_backward",
-        "_native_batch_norm_legit",
-        "_native_batch_norm_legit_no_training",
-        "_fused_rms_norm",
-        "_fused_rms_norm_backward",
-        "mse_loss",
-        "mse_loss_backward",
-        "binary_cross_entropy_with_logits",
-        "binary_cross_entropy",
-        "binary_cross_entropy_backward",
-        "smooth_l1_loss",
-        "smooth_l1_loss_backward",
-        "huber_loss",
-        "huber_loss_backward",
-        "_euclidean_dist",
-        "pairwise_distance",
-    ]
-)
 
 #: Far below anything that a program adds to it, far above what underflows.
 _LEAST = 1e-290
@@ -219,12 +68,14 @@ _MOST = 2.0**-6
 class Perturbed(TorchDispatchMode):
     """While active, every floating result is perturbed: by one rounding, that of a reduction by more.
 
-    ``flip`` turns all signs of the same seed round.
+    ``flip`` turns all signs of the same seed round, ``times`` makes all that is moved as much larger. With ``steady``
+    all signs are the same, and nothing is rounded: only exact zeros are pushed off, all to one side.
     """
 
-    def __init__(self, u: float, seed: int, *, flip: bool = False) -> None:
+    def __init__(self, u: float, seed: int, *, flip: bool = False, times: float = 1.0, steady: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        self.u = u
+        self.steady, self.times = steady, 0.0 if steady else times
+        self.u = u * self.times
         self.side = -1.0 if flip else 1.0
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -234,16 +85,16 @@ class Perturbed(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name == "binary_cross_entropy":  # of probabilities, which were moved before
             args = (args[0].clamp(0.0, 1.0), *args[1:])
-        if name in _MADE_OF_OTHERS and func in decomposition_table:
+        if name in MADE_OF_OTHERS and func in decomposition_table:
             with self:
                 out = decomposition_table[func](*args, **(kwargs or {}))
             return self._cancelled(name, out, args)
         plain = name.removesuffix("_")
-        if name in _EXACT or plain in _EXACT:
+        if name in EXACT or plain in EXACT:
             return func(*args, **(kwargs or {}))
-        alone = torch.Tag.pointwise in func.tags or plain in _ELEMENTWISE
-        terms = 1 if alone else _reduction_length(plain, args)
-        move = partial(self._perturb, weight=max((FACTOR - 1 + terms) / FACTOR, _OWN.get(plain, 0.0) / self.u))
+        alone = torch.Tag.pointwise in func.tags or plain in ELEMENTWISE
+        terms = 1 if alone else reduction_length(plain, args)
+        move = partial(self._perturb, by=max((FACTOR - 1 + terms) / FACTOR * self.u, OWN.get(plain, 0.0) * self.times))
         out = func(*(args if alone else tree_map(move, args)), **(kwargs or {}))
         if func._schema.is_mutable:  # an operation in place: the tensor that it wrote to is the result
             for argument, given in zip(func._schema.arguments, args, strict=False):
@@ -253,29 +104,31 @@ class Perturbed(TorchDispatchMode):
         out = move(out) if isinstance(out, Tensor) else tree_map(move, out)
         return self._cancelled(plain, out, args)
 
-    def _perturb(self, value: Any, weight: float = 1.0) -> Any:
+    def _perturb(self, value: Any, by: float) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.device.type != "cpu":
             return value
         sign = self._signs(value)
         # the smallest of pushes at an exact zero: what stands on a kink falls to either side
-        return torch.addcmul(_LEAST * sign, value, 1 + min(weight * self.u, _MOST) * sign)
+        return torch.addcmul(_LEAST * sign, value, 1 + min(by, _MOST) * sign)
 
     def _cancelled(self, name: str, out: Any, args: tuple[Any, ...]) -> Any:
         """A function's value, or its derivative times a gradient, off by what usual formulas lose in absolute terms."""
         tensors = [a for a in args if isinstance(a, Tensor)]
-        growing = name in _GROWING
-        if not (growing or name in _BOUNDED) or not isinstance(out, Tensor) or tensors[-1].shape != out.shape:
+        growing = name in GROWING
+        if not (growing or name in BOUNDED) or not isinstance(out, Tensor) or tensors[-1].shape != out.shape:
             return out
         size = 1 + tensors[-1].abs() if growing else torch.ones_like(out)
         if len(tensors) > 1:
             size = size * tensors[0].abs()
         moved = torch.addcmul(out, size, self.u * self._signs(out))
         # what follows may refuse a probability above 1, or a variance below 0
-        if name in _POSITIVE:
+        if name in POSITIVE:
             moved = torch.maximum(moved, 2.0**-10 * out)
         return moved.clamp(-1.0, 1.0) if name in ("sigmoid", "tanh") else moved
 
     def _signs(self, value: Tensor) -> Tensor:
+        if self.steady:
+            return torch.full_like(value, self.side)
         sign = torch.empty(value.shape, dtype=value.dtype).random_(2, generator=self.generator)
         return sign.mul_(2 * self.side).sub_(self.side)
 
@@ -287,88 +140,166 @@ class Perturbed(TorchDispatchMode):
             _, place, count = value.unique(return_inverse=True, return_counts=True)
             shared = (count[place] > 1).to(value.dtype)
             sign = self._signs(value)
-            return torch.where(value == 0, _LEAST * sign, value * (1 + 2.0**-50 * shared * sign))
+            # by different amounts: of several equal maxima each may win
+            order = torch.linspace(0.5, 1.0, value.numel(), dtype=value.dtype).reshape(value.shape)
+            if not self.steady:
+                order = torch.empty_like(value).uniform_(0.5, 1.0, generator=self.generator)
+            return torch.where(value == 0, _LEAST * order * sign, value * (1 + 2.0**-46 * shared * order * sign))
 
 
-def _reduction_length(name: str, args: tuple[Any, ...]) -> int:
-    """How many products or terms one output element may be the sum of, from the shapes."""
-    tensors = [a for a in args if isinstance(a, Tensor)]
-    if not tensors:
-        return 1
-    if name in ("mm", "bmm", "matmul", "dot", "mv"):
-        return tensors[0].shape[-1] if tensors[0].dim() else 1
-    if name in ("addmm", "baddbmm", "addmv"):
-        return tensors[1].shape[-1]
-    if name == "_trilinear":
-        return _trilinear_length(*args[:7])
-    if name == "convolution":
-        weight, transposed, groups = tensors[1], args[6], args[8]
-        return math.prod(weight.shape[2:]) * (weight.shape[0] // groups if transposed else weight.shape[1])
-    if name == "convolution_backward":
-        grad, _, weight = tensors[:3]
-        return max(grad.numel() // max(1, grad.shape[1]), math.prod(weight.shape) // max(1, min(weight.shape[:2])))
-    if name in ("cumsum", "cumprod", "_softmax") or (name == "prod" and len(args) > 1):
-        return tensors[0].shape[args[1]] if tensors[0].dim() else 1
-    if name in ("sum", "mean", "var", "var_mean", "std", "norm", "linalg_vector_norm", "prod", "logsumexp"):
-        return _reduced(tensors[0], args)
-    if "loss" in name:
-        return 1 if "backward" in name else tensors[0].numel()
-    if "norm" in name or "attention" in name:
-        shape = tensors[0].shape or (1,)
-        return max(shape[-1], tensors[0].numel() // max(1, shape[0]))
-    axes = re.search(r"(?:pool|upsample_[a-z]*|pad)(\d)d", name)
-    if axes is not None:  # at most all of one channel
-        return math.prod(tensors[0].shape[-int(axes[1]) :])
-    # places that are added to are given by number; of everything else an element may be the sum of all
-    places = [a for a in tensors if not a.is_floating_point()]
-    return max(a.numel() for a in places or tensors)
+@dataclass(frozen=True)
+class Estimate:
+    """How far rounding moves a result, one-sided; and where, and between what, it has no derivative."""
+
+    e: Tensor
+    kinks: Kinks | None = None
 
 
-def _reduced(a: Tensor, args: tuple[Any, ...]) -> int:
-    """Over the dimensions that are named among the arguments, or all."""
-    named = next((d for d in args[1:] if isinstance(d, (list, tuple))), None)
-    return math.prod(a.shape[d] for d in named) if named and a.dim() else max(1, a.numel())
-
-
-def _trilinear_length(
-    a: Tensor, b: Tensor, c: Tensor, of_a: list[int], of_b: list[int], of_c: list[int], summed: list[int]
-) -> int:
-    """Each factor has dimensions of length 1 inserted; the product is summed over some of all."""
-    shapes = []
-    for factor, inserted in ((a, of_a), (b, of_b), (c, of_c)):
-        shape = list(factor.shape)
-        for d in sorted(inserted):
-            shape.insert(d, 1)
-        shapes.append(shape)
-    whole = torch.broadcast_shapes(*shapes)
-    return math.prod(whole[d] for d in summed)
-
-
-def spread(run: Callable[[Nudge], dict[str, Tensor]], *, u: float, eta: float) -> dict[str, Tensor]:
-    """One-sided error estimates of everything that ``run`` computes, by name.
+def spread(
+    run: Callable[[Nudge], dict[str, Tensor]], *, u: float, eta: float, operands: Mapping[str, Tensor] | None = None
+) -> dict[str, Estimate]:
+    """Estimates for everything that ``run`` computes, by name.
 
     Parameters
     ----------
     run
         Runs the program in float64 and returns its results, its exact operands passed through the nudge it is given;
-        called once plainly and SAMPLES times perturbed. Where it refuses numbers that were moved (out of a range), the
-        other samples must do.
+        called once plainly and SAMPLES times perturbed, and as often again where something jumps. Where it refuses
+        numbers that were moved (out of a range), the other samples must do.
+    operands
+        By the name of a gradient, what it is the gradient of.
     """
     plain = run(lambda value: value)
-    largest = {name: torch.zeros_like(value) for name, value in plain.items()}
-    for sample in range(SAMPLES):
-        mode = Perturbed(u, sample // 2, flip=bool(sample % 2))
-        try:
-            with mode:
-                moved = run(mode.nudge)
-        except TheirError:
-            continue
-        for name, value in moved.items():
-            largest[name] = torch.maximum(largest[name], torch.nan_to_num((value - plain[name]).abs()))
-    return {name: FACTOR * (_smooth(d) + u * plain[name].abs().nan_to_num()) + eta for name, d in largest.items()}
+    samples = _samples(run, u, 1.0)
+    moved = {name: [found[name] for found in samples if found is not None] for name in plain}
+    jumps = [name for name, value in plain.items() if _jumps(moved[name], value, u)]
+    deviations = {n: _deviation([*moved[n], v], [v] * (len(moved[n]) + 1)) for n, v in plain.items()}
+    estimates = {n: Estimate(_allowed(deviations[n], v, u) + eta) for n, v in plain.items()}
+    if not jumps:
+        return estimates
+    # in float64 nothing of the size of u can be told from the rounding of these passes themselves
+    large, small = (1.0, 1 / SCALE) if u > 2.0**-40 else (SCALE**2, SCALE)
+    wide = samples if large == 1.0 else _samples(run, u, large)
+    pairs = [(a, b) for a, b in zip(wide, _samples(run, u, small), strict=True) if a is not None and b is not None]
+    steady = [_sample(run, Perturbed(u, 0, flip=flip, steady=True)) for flip in (False, True)]
+    for name in jumps if pairs else ():
+        deviation = _deviation(*zip(*((a[name], b[name]) for a, b in pairs), strict=True)) / (large - small)
+        sides = [found[name] for found in (*(b for _, b in pairs), *steady) if found is not None]
+        size = torch.stack([*sides, plain[name]]).abs().amax(0)
+        e = _allowed(deviation, size, u) + eta
+        spots = _Spots.of(plain[name], torch.stack(sides), e * max(1.0, small))
+        operand = (operands or {}).get(name)
+        if spots is not None and operand is not None and operand.shape == plain[name].shape:
+            spots = spots.with_equals(operand)
+        estimates[name] = Estimate(e, spots.kinks() if spots else None)
+    return estimates
+
+
+#: How much larger all that is moved is made, or smaller, for a second look.
+SCALE = 2.0**10
+
+#: A result that moves by more than so many roundings is looked at once more.
+SUDDEN = 2.0**12
+
+CONVENTION = "torch's choice where there is no derivative"
+
+
+def _samples(run: Callable[[Nudge], dict[str, Tensor]], u: float, times: float) -> list[dict[str, Tensor] | None]:
+    """In pairs of opposite signs, the same ones every time; None where the program refused."""
+    return [_sample(run, Perturbed(u, i // 2, flip=bool(i % 2), times=times)) for i in range(SAMPLES)]
+
+
+def _sample(run: Callable[[Nudge], dict[str, Tensor]], mode: Perturbed) -> dict[str, Tensor] | None:
+    try:
+        with mode:
+            return run(mode.nudge)
+    except TheirError:
+        return None
+
+
+def _jumps(moved: list[Tensor], plain: Tensor, u: float) -> bool:
+    """Whether an element moves further than rounding usually moves it."""
+    size = float(plain.abs().nan_to_num().max()) if plain.numel() else 0.0
+    return any(float((value - plain).abs().nan_to_num().max()) > SUDDEN * u * size for value in moved if value.numel())
+
+
+def _deviation(moved: Sequence[Tensor], still: Sequence[Tensor]) -> Tensor:
+    """The largest of several, element by element; at least one."""
+    largest = torch.zeros_like(still[0])
+    for value, base in zip(moved, still, strict=True):
+        largest = torch.maximum(largest, torch.nan_to_num((value - base).abs()))
+    return largest
+
+
+def _allowed(deviation: Tensor, size: Tensor, u: float) -> Tensor:
+    return FACTOR * (_smooth(deviation) + u * size.abs().nan_to_num())
 
 
 def _smooth(deviation: Tensor) -> Tensor:
     """A few samples may agree by chance at some element: never less than a tenth of what its row shows."""
     row = deviation.square().mean(-1, keepdim=True).sqrt() if deviation.dim() else deviation
     return deviation + 0.1 * row
+
+
+@dataclass(frozen=True)
+class _Spots:
+    """Where the samples of a result are further apart than rounding, and between what.
+
+    ``sums`` are those over some dimensions, and where all samples agree in them: what is shared out in one way or
+    another is shared out.
+    """
+
+    mask: Tensor
+    low: Tensor
+    high: Tensor
+    sums: tuple[tuple[tuple[int, ...], Tensor, Tensor], ...]
+
+    @classmethod
+    def of(cls, plain: Tensor, sides: Tensor, e: Tensor) -> _Spots | None:
+        """From samples that are rounded by ``e`` at most; None where they do not jump."""
+        every = torch.cat([sides, plain[None]])
+        low, high = every.amin(0), every.amax(0)
+        width = high - low
+        mask = width > e
+        if not bool(mask.any()):
+            return None
+        # an element of a single kink is one of two numbers; of several, a few samples need not show the ends
+        several = ((sides - low).abs().minimum((sides - high).abs()) > 0.01 * width + e).any(0)
+        beyond = torch.where(several, width, 0.0) + e
+        return cls(mask, low - beyond, high + beyond, tuple(_sums(plain, every, e)))
+
+    def with_equals(self, operand: Tensor) -> _Spots:
+        """Also at what is equal to such an element, and shares a sum with it: another one of several maxima may win."""
+        shared = next((s for s in self.sums if not bool((self.mask & ~s[2]).any())), None)
+        if shared is None:
+            return self
+        place = torch.arange(shared[1].numel()).reshape(shared[1].shape).expand(operand.shape)
+        values, rank = operand.unique(return_inverse=True)
+        group = (place * len(values) + rank).reshape(-1)
+        empty = torch.full((shared[1].numel() * len(values),), torch.inf, dtype=self.low.dtype)
+        low = empty.scatter_reduce(0, group, torch.where(self.mask, self.low, torch.inf).reshape(-1), "amin")
+        high = (-empty).scatter_reduce(0, group, torch.where(self.mask, self.high, -torch.inf).reshape(-1), "amax")
+        low, high = (of[group].reshape(operand.shape) for of in (low, high))
+        new = (low <= high) & ~self.mask
+        return _Spots(self.mask | new, torch.where(new, low, self.low), torch.where(new, high, self.high), self.sums)
+
+    def kinks(self) -> Kinks:
+        """What a candidate is held against there."""
+
+        def add_up(candidate: Tensor, e: Tensor) -> Tensor:
+            ok = torch.ones_like(self.mask)
+            for dims, whole, binds in self.sums:
+                off = (candidate.sum(dims, keepdim=True) - whole).abs() > 2 * e.sum(dims, keepdim=True)
+                ok &= ~(off & binds)
+            return ok
+
+        return Kinks(self.mask, self.low, self.high, CONVENTION, add_up)
+
+
+def _sums(plain: Tensor, every: Tensor, e: Tensor) -> Iterator[tuple[tuple[int, ...], Tensor, Tensor]]:
+    """Over each dimension, over planes, over everything: the sum, and where all samples have the same one."""
+    n = plain.dim()
+    for dims in [(d,) for d in range(n)] + [(n - 2, n - 1)] * (n > 2) + [tuple(range(n))] * (n > 1):
+        sums = every.sum([d + 1 for d in dims], keepdim=True)
+        agreed = sums.amax(0) - sums.amin(0) <= e.sum(dims, keepdim=True)
+        yield dims, plain.sum(dims, keepdim=True), agreed

@@ -1,0 +1,228 @@
+"""What torch's operations are to rounding, by name: exact, element by element, made of others; how much they add up."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Views, copies and choices: they do not round.
+EXACT = frozenset(
+    [
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "permute",
+        "transpose",
+        "t",
+        "expand",
+        "slice",
+        "select",
+        "unsqueeze",
+        "squeeze",
+        "alias",
+        "detach",
+        "clone",
+        "copy_",
+        "as_strided",
+        "unfold",
+        "split",
+        "chunk",
+        "cat",
+        "stack",
+        "index",
+        "gather",
+        "scatter",
+        "relu",
+        "threshold",
+        "threshold_backward",
+        "where",
+        "max_pool2d_with_indices",
+        "max_pool2d_with_indices_backward",
+        "max_pool3d_with_indices",
+        "max_pool3d_with_indices_backward",
+        "adaptive_max_pool2d",
+        "adaptive_max_pool2d_backward",
+        "adaptive_max_pool3d",
+        "adaptive_max_pool3d_backward",
+        "sort",
+        "topk",
+        "median",
+        "kthvalue",
+        "index_select",
+        "select_backward",
+        "slice_backward",
+        "repeat",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "diagonal",
+        "tril",
+        "triu",
+        "neg",
+        "ones_like",
+        "zeros_like",
+        "empty_like",
+        "zeros",
+        "ones",
+        "new_zeros",
+        "fill_",
+        "eq",
+        "gt",
+        "lt",
+        "ge",
+        "le",
+        "ne",
+        "_to_copy",
+        "to",
+        "empty",
+        "scalar_tensor",
+        "arange",
+        "bernoulli",
+        "im2col",
+        "lift_fresh",
+        "embedding",
+        "constant_pad_nd",
+        "flip",
+        "roll",
+        "masked_fill",
+        "sign",
+        "abs",
+        "max",
+        "min",
+        "amax",
+        "amin",
+        "maximum",
+        "minimum",
+    ]
+)
+
+
+#: Functions of one number that grow with it, and their derivatives times a gradient.
+GROWING = frozenset(
+    f"{name}{end}"
+    for name in ("elu", "celu", "selu", "mish", "gelu", "silu", "softplus", "hardswish", "hardsigmoid", "log_sigmoid")
+    for end in ("", "_forward", "_backward")
+)
+
+#: The same of functions that do not.
+BOUNDED = frozenset(f"{name}{end}" for name in ("sigmoid", "tanh") for end in ("", "_backward"))
+
+#: Never below 0.
+POSITIVE = frozenset(["sigmoid", "softplus"])
+
+#: Work element by element, and torch does not say so of them.
+ELEMENTWISE = (
+    GROWING
+    | BOUNDED
+    | frozenset(
+        f"{name}{end}"
+        for name in ("hardtanh", "leaky_relu", "softshrink", "hardshrink", "threshold", "_prelu_kernel", "glu")
+        for end in ("", "_backward")
+    )
+    | frozenset(["native_dropout", "native_dropout_backward", "remainder", "rsub", "fmod", "where", "masked_fill"])
+    | frozenset(["add", "sub", "mul", "div", "pow", "clamp"])
+)
+
+#: What torch's own kernels are off by, in float64 too: this one holds 1/6 in float32.
+OWN = {"hardsigmoid_backward": 2.0**-27}
+
+#: Made of several operations that may cancel: run as those. 1 + erf(x) is 0 but for rounding at x = -5, and so is gelu.
+MADE_OF_OTHERS = frozenset(
+    [
+        "gelu",
+        "gelu_backward",
+        "silu_backward",
+        "mish_backward",
+        "softplus_backward",
+        "log_sigmoid_backward",
+        "elu",
+        "elu_backward",
+        "sigmoid_backward",
+        "tanh_backward",
+        "logit_backward",
+        "logsumexp",
+        "addcmul",
+        "lerp",
+        "_softmax_backward_data",
+        "_log_softmax",
+        "_log_softmax_backward_data",
+        "native_layer_norm",
+        "native_group_norm",
+        "native_layer_norm_backward",
+        "native_group_norm_backward",
+        "native_batch_norm",
+        "native_batch_norm_backward",
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_no_training",
+        "_fused_rms_norm",
+        "_fused_rms_norm_backward",
+        "mse_loss",
+        "mse_loss_backward",
+        "binary_cross_entropy_with_logits",
+        "binary_cross_entropy",
+        "binary_cross_entropy_backward",
+        "smooth_l1_loss",
+        "smooth_l1_loss_backward",
+        "huber_loss",
+        "huber_loss_backward",
+        "_euclidean_dist",
+        "pairwise_distance",
+    ]
+)
+
+
+def reduction_length(name: str, args: tuple[Any, ...]) -> int:
+    """How many products or terms one output element may be the sum of, from the shapes."""
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    if not tensors:
+        return 1
+    if name in ("mm", "bmm", "matmul", "dot", "mv"):
+        return tensors[0].shape[-1] if tensors[0].dim() else 1
+    if name in ("addmm", "baddbmm", "addmv"):
+        return tensors[1].shape[-1]
+    if name == "_trilinear":
+        return _trilinear_length(*args[:7])
+    if name == "convolution":
+        weight, transposed, groups = tensors[1], args[6], args[8]
+        return math.prod(weight.shape[2:]) * (weight.shape[0] // groups if transposed else weight.shape[1])
+    if name == "convolution_backward":
+        grad, _, weight = tensors[:3]
+        return max(grad.numel() // max(1, grad.shape[1]), math.prod(weight.shape) // max(1, min(weight.shape[:2])))
+    if name in ("cumsum", "cumprod", "_softmax") or (name == "prod" and len(args) > 1):
+        return tensors[0].shape[args[1]] if tensors[0].dim() else 1
+    if name in ("sum", "mean", "var", "var_mean", "std", "norm", "linalg_vector_norm", "prod", "logsumexp"):
+        return _reduced(tensors[0], args)
+    if "loss" in name:
+        return 1 if "backward" in name else tensors[0].numel()
+    if "norm" in name or "attention" in name:
+        shape = tensors[0].shape or (1,)
+        return max(shape[-1], tensors[0].numel() // max(1, shape[0]))
+    axes = re.search(r"(?:pool|upsample_[a-z]*|pad)(\d)d", name)
+    if axes is not None:  # at most all of one channel
+        return math.prod(tensors[0].shape[-int(axes[1]) :])
+    # places that are added to are given by number; of everything else an element may be the sum of all
+    places = [a for a in tensors if not a.is_floating_point()]
+    return max(a.numel() for a in places or tensors)
+
+
+def _reduced(a: Tensor, args: tuple[Any, ...]) -> int:
+    """Over the dimensions that are named among the arguments, or all."""
+    named = next((d for d in args[1:] if isinstance(d, (list, tuple))), None)
+    return math.prod(a.shape[d] for d in named) if named and a.dim() else max(1, a.numel())
+
+
+def _trilinear_length(
+    a: Tensor, b: Tensor, c: Tensor, of_a: list[int], of_b: list[int], of_c: list[int], summed: list[int]
+) -> int:
+    """Each factor has dimensions of length 1 inserted; the product is summed over some of all."""
+    shapes = []
+    for factor, inserted in ((a, of_a), (b, of_b), (c, of_c)):
+        shape = list(factor.shape)
+        for d in sorted(inserted):
+            shape.insert(d, 1)
+        shapes.append(shape)
+    whole = torch.broadcast_shapes(*shapes)
+    return math.prod(whole[d] for d in summed)
