@@ -130,12 +130,15 @@ class Naming:
         return self.back.get(reference, reference)
 
     def layout(self, own: str, reference: str) -> str | None:
-        """The layout of a quantity, by either side's name; a gradient's is its quantity's."""
-        for name in (own, reference, own.removesuffix(GRAD), reference.removesuffix(GRAD)):
-            if name in self.layouts:
+        """The layout of a quantity, by either side's name; a gradient's is its quantity's.
+
+        A name that both sides have for different things is the candidate's.
+        """
+        base = reference.removesuffix(GRAD)
+        for name in (own, reference, own.removesuffix(GRAD), base):
+            if name in self.layouts and (name not in self.names or self.reference_name(name) in (reference, base)):
                 return self.layouts[name]
-        base = self.own_name(reference.removesuffix(GRAD))
-        return self.layouts.get(base)
+        return self.layouts.get(self.own_name(base))
 
     def stored(
         self, reference: str, array: Array, shapes: Iterable[tuple[int, ...]], *, like: str = ""
@@ -314,7 +317,7 @@ def as_array(name: str, value: Any, *, whose: str = "the candidate's") -> Array:
         raise ManualBPError(
             f"{whose} {name!r} is an array of {array.dtype}", hint="give a NumPy array of float32 or float64"
         )
-    return array
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))  # read from a file, say
 
 
 def _without_dtype(value: Any) -> bool:

@@ -1,0 +1,69 @@
+"""Right code that was called wrong, and mistakes that were put down to the wrong place or given the wrong name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from manual_bp import Report, tap, verify, verify_layer
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((5, 4))
+
+
+def blamed(report: Report) -> set[str]:
+    return {c.name for c in report.checks if c.status not in ("pass", "kink", "inherited")}
+
+
+def named(report: Report, quantity: str) -> tuple[str, str]:
+    """What the mistake is called, and how sure that is."""
+    found = next(c.diagnosis for c in report.checks if c.name == quantity and c.diagnosis is not None)
+    return found.name, found.confidence
+
+
+# ---------------------------------------------------------------------- names, layouts, byte order
+
+
+class Pointwise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pw, self.act = nn.Conv2d(3, 4, 1), nn.Tanh()
+
+    def forward(self, x: Any) -> Any:
+        return self.act(self.pw(x))
+
+
+def test_the_layout_of_a_name_that_both_sides_have_for_different_things_is_the_candidates() -> None:
+    def mine(params: Any, x: Any, y: Any) -> Any:
+        kernel = params["pw"][0, 0]
+        p = x @ kernel + params["b"]
+        a = np.tanh(p)
+        dp = y * (1 - a * a)
+        dpw = np.einsum("nhwc,nhwf->cf", x, dp)[None, None]
+        return {"p": p, "a": a, "dp": dp, "dpw": dpw, "db": dp.sum((0, 1, 2)), "dx": dp @ kernel.T}
+
+    names = {"p": "pw", "a": "act", "pw": "pw.weight", "b": "pw.bias", "dp": "pw.grad", "dpw": "pw.weight.grad"}
+    layouts = {"x": "NHWC", "p": "NHWC", "a": "NHWC", "y": "NHWC", "pw": "HWIO"}
+    x = RNG.standard_normal((2, 5, 6, 3))
+    report = verify(mine, Pointwise().double(), x=x, names=names, layouts=layouts)
+    assert report.ok, str(report)
+    layouts = {"x": "NHWC", "pw": "NHWC", "act": "NHWC", "y": "NHWC", "pw.weight": "HWIO"}
+    names = {"a": "act", "p": "pw", "b": "pw.bias"}  # the reference's own names are as good where there is no clash
+
+    def other(params: Any, x: Any, y: Any) -> Any:
+        found = mine({"pw": params["pw.weight"], "b": params["b"]}, x, y)
+        return {"pw.weight.grad" if name == "dpw" else name: value for name, value in found.items()}
+
+    assert verify(other, Pointwise().double(), x=x, names=names, layouts=layouts).ok
+
+
+def test_numbers_in_another_byte_order_are_numbers() -> None:
+    def mine(params: Any, x: Any, do: Any) -> Any:
+        output = x @ params["weight"].T + params["bias"]
+        return {"output": output.astype(">f8"), "dx": (do @ params["weight"]).astype(">f8")}
+
+    report = verify(mine, nn.Linear(4, 3), x=X.astype(">f8"))
+    assert report.ok, str(report)
