@@ -67,3 +67,56 @@ def test_numbers_in_another_byte_order_are_numbers() -> None:
 
     report = verify(mine, nn.Linear(4, 3), x=X.astype(">f8"))
     assert report.ok, str(report)
+
+
+# ---------------------------------------------------------------------- lists of layers
+
+
+class Dense:
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.W, self.b = np.zeros((inputs, outputs)), np.zeros(outputs)
+
+    def forward(self, x: Any) -> Any:
+        self.x = x
+        return x @ self.W + self.b
+
+    def backward(self, d: Any) -> Any:
+        self.dW, self.db = self.x.T @ d, d.sum(0)
+        return d @ self.W.T
+
+
+class Tanh:
+    def forward(self, x: Any) -> Any:
+        self.y = np.tanh(x)
+        return self.y
+
+    def backward(self, d: Any) -> Any:
+        return d * (1 - self.y**2)
+
+
+class InPlaceRelu:
+    def forward(self, x: Any) -> Any:
+        self.mask = x > 0
+        x *= self.mask
+        return x
+
+    def backward(self, d: Any) -> Any:
+        return d * self.mask
+
+
+def test_a_layer_that_works_in_place_is_blamed_and_not_the_one_before_it() -> None:
+    reference = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.ReLU(), nn.Linear(3, 2))
+    report = verify_layer([Dense(4, 3), Tanh(), InPlaceRelu(), Dense(3, 2)], reference, x=X)
+    assert blamed(report) == {"2"}
+    assert report.verdict == "fail" and report.first_wrong == "2"
+    name, confidence = named(report, "2")
+    assert name == "InPlaceRelu changes its input in place; what is kept of it is no longer what it was"
+    assert confidence == "certain"
+    assert [f.name for f in report.findings if f.kind == "mutation"] == ["2"]
+    assert name in str(report)
+
+
+def test_a_layer_that_works_in_place_as_its_reference_does_is_right() -> None:
+    reference = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2))
+    report = verify_layer([Dense(4, 3), InPlaceRelu(), Dense(3, 2)], reference, x=X)
+    assert report.ok, str(report)

@@ -11,6 +11,7 @@ import numpy as np
 from manual_bp import _torch_side
 from manual_bp.candidate import Located, as_array
 from manual_bp.diagnose import place_of
+from manual_bp.layer_objects._in_place import InPlace
 from manual_bp.layer_objects._losses import LossObject
 from manual_bp.layer_objects._match import Matched
 from manual_bp.layer_objects._views import View
@@ -118,13 +119,17 @@ def _run(
         notes.append("it computes in float32 whatever it is given; judged in float32")
     given = None if upstream is None else last.output.to_torch(as_array("upstream", upstream))
     own_dtype = np.dtype(dtype or (x.dtype if x.dtype in (np.float32, np.float64) else np.float64))
+    in_place = InPlace()
 
     def candidate(params: Mapping[str, Array], x: Any, y: Any) -> dict[str, Any]:
         reported: dict[str, Any] = {}
         start = current = first.x.to_layer(x)
         for link in chain:
-            current = link.known.wired.forward(link.own(params), current)
-            reported[link.name] = link.known.output.to_torch(current)
+            handed, before = current, np.array(current)
+            current = link.known.wired.forward(link.own(params), handed)
+            if handed is not start and not getattr(link.known.module, "inplace", False):
+                in_place.look(before, handed, link.name, type(link.known.wired.layer).__name__)
+            reported[link.name] = np.array(link.known.output.to_torch(current))  # the next layer may work on it
         if not np.shares_memory(start, x):
             x[...] = first.x.to_torch(start)  # a layer that works on its input in place is seen to do so
         # where layers average, and the loss leaves it to them, gradients of values are as many times too large
@@ -158,7 +163,7 @@ def _run(
         complete=_due(chain, x),
         **common,
     )
-    report = with_hints(report)
+    report = in_place.blamed(with_hints(report), lambda quantity: _place(chain, loss, quantity))
     return replace(report, notes=(*report.notes, *dict.fromkeys(notes)))
 
 
