@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
+
 from torch import nn
 
 from manual_bp import Report, tap, verify, verify_layer
@@ -108,7 +108,8 @@ def test_a_layer_that_works_in_place_is_blamed_and_not_the_one_before_it() -> No
     reference = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.ReLU(), nn.Linear(3, 2))
     report = verify_layer([Dense(4, 3), Tanh(), InPlaceRelu(), Dense(3, 2)], reference, x=X)
     assert blamed(report) == {"2"}
-    assert report.verdict == "fail" and report.first_wrong == "2"
+    assert report.verdict == "fail"
+    assert report.first_wrong == "2"
     name, confidence = named(report, "2")
     assert name == "InPlaceRelu changes its input in place; what is kept of it is no longer what it was"
     assert confidence == "certain"
@@ -120,3 +121,44 @@ def test_a_layer_that_works_in_place_as_its_reference_does_is_right() -> None:
     reference = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2))
     report = verify_layer([Dense(4, 3), InPlaceRelu(), Dense(3, 2)], reference, x=X)
     assert report.ok, str(report)
+
+
+class Adding(Dense):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.gW, self.gb = np.zeros_like(self.W), np.zeros_like(self.b)
+
+    def forward(self, x: Any) -> Any:
+        self.x = x
+        return x @ self.W + self.b
+
+    def backward(self, d: Any) -> Any:
+        self.gW += self.x.T @ d
+        self.gb = self.gb + d.sum(0)
+        return d @ self.W.T
+
+
+class AddingWithinOnePass(Adding):
+    def backward(self, d: Any) -> Any:
+        self.gW[...] = 0
+        self.gb = np.zeros_like(self.b)
+        for row, each in zip(self.x, d, strict=True):
+            self.gW += np.outer(row, each)
+            self.gb += each
+        return d @ self.W.T
+
+
+class AddingUntilItIsStepped(Adding):
+    def zero_grad(self) -> None:
+        self.gW[...], self.gb[...] = 0, 0
+
+
+def test_gradients_that_are_never_set_to_zero_are_told() -> None:
+    said = "Adding adds to its gradients: zero them before each pass"
+    report = verify_layer(Adding(4, 3), nn.Linear(4, 3), x=X)
+    assert report.ok
+    assert said in report.notes
+    for kind in (Dense, AddingWithinOnePass, AddingUntilItIsStepped):
+        report = verify_layer(kind(4, 3), nn.Linear(4, 3), x=X)
+        assert report.ok
+        assert not any("adds to its gradients" in note for note in report.notes), kind.__name__

@@ -14,6 +14,7 @@ import numpy as np
 from manual_bp.adapters import UPDATE_RATE, Adapter
 from manual_bp.errors import ManualBPError
 from manual_bp.layer_objects import _methods
+from manual_bp.layer_objects._adding import keeps_adding
 from manual_bp.layer_objects._pairs import Pair
 from manual_bp.layer_objects._parameters import Wiring, gradient_paths
 from manual_bp.layer_objects._paths import aliases, read, write
@@ -160,6 +161,8 @@ class Wired:
             pieces = [given[name]] if name in given else [self._gradient(name, p, before[p], rated) for p in paths]
             if not pieces or any(piece is None for piece in pieces):
                 continue
+            if any(keeps_adding(self.layer, piece) for piece in pieces):
+                self.notes.append(f"{type(self.layer).__name__} adds to its gradients: zero them before each pass")
             whole = [
                 view.to_torch(np.asarray(piece)) for view, piece in zip(self.views[name], pieces, strict=False)
             ]  # fmt: skip
