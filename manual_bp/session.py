@@ -123,6 +123,11 @@ class Session:
         if self.upstream and self.y is None:
             self.y = np.random.default_rng([self.seed, 1]).standard_normal(shape).astype(self.dtype)
 
+    def note(self, text: str) -> None:
+        """Say something in the report, once."""
+        if text not in self.program.notes:
+            self.program.notes.append(text)
+
     def know(self, found: Any, structure: Any) -> None:
         """What a recording pass shows: the graph, and further names of quantities."""
         first = not self.steps

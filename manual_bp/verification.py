@@ -227,10 +227,26 @@ def observe(session: Session, probe: Variant, run: Run) -> Observed:
     trace, misfits = to_trace(reported, naming, expected, shapes, session.dtype)
     for name in session.program.frozen():
         trace.pop(name + GRAD, None)  # nobody asked for it
+    _statistics(session, setting, found, structure, trace)
     changed = dict.fromkeys(naming.reference_name(n) for n in mutated(kept, handed))
     return Observed(
         setting=setting, found=found, structure=structure, trace=trace, misfits=misfits, changed=tuple(changed)
     )
+
+
+def _statistics(session: Session, setting: Any, found: Any, structure: Any, trace: Trace) -> None:
+    """Say which running statistics are not judged: those that are not reported, and those without a bound."""
+    unjudged = session.judge.unjudged(setting, found, structure)
+    for names, unless in (
+        ([n for n in session.judge.changed(setting, found) if n not in trace and n not in unjudged],
+         " unless they are reported"),
+        (sorted(unjudged), ""),
+    ):  # fmt: skip  # one case a line
+        if names:
+            shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+            session.note(f"running statistics ({shown}) are not judged{unless}")
+    for name in unjudged:
+        trace.pop(name, None)
 
 
 def judge_probe(
@@ -239,7 +255,7 @@ def judge_probe(
     """Run the candidate on one probe and judge what it reports; what the probe was blind for, too."""
     seen = observe(session, probe, run)
     checks, findings, items = judge_observed(session, probe, seen, judging)
-    known = {**probe.params, **seen.found.arrays()}
+    known = {n: a for n, a in {**probe.params, **seen.found.arrays()}.items() if n not in seen.found.zeros}
     blind = blind_spots_of(session.evidence.graph, probe.x, known, items) if session.evidence else ()
     return checks, findings, blind
 

@@ -170,15 +170,19 @@ class Program:
             with own_fault(x, self.function):
                 out = self._call(state, rebuilt(x, tapped), y, taps)
                 total = self._loss(out, y, taps)
+            # buffers as this pass leaves them
+            state = {name: p if name in leaves else p.clone() for name, p in state.items()}
             wanted = [leaf for leaf in (*leaves.values(), *inputs.values()) if _differentiable(leaf)]
             structure = self._structure(taps, leaves, tuple(inputs))
             found: Sequence[Tensor | None] = vjp(total, wanted, torch.ones_like(total), allow_unused=True)
         grads = {name + GRAD: grad for name, grad in taps.grads.items() if name != LOSS}
-        zeros = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
-        grads |= {n + GRAD: zeros[n] if g is None else g for n, g in zip(leaves, found, strict=False)}
+        grads |= {name + GRAD: g for name, g in zip(leaves, found, strict=False) if g is not None}
         values = {**{name: p.detach() for name, p in state.items()}, **taps.values}
+        # what no gradient arrives at, the loss does not depend on
+        floating = [*leaves, *(name for name, value in taps.values.items() if _floating(value) and name != LOSS)]
+        zeros = {n + GRAD: torch.zeros_like(values[n]) for n in floating if n + GRAD not in grads}
         taps.forget()
-        return Pass(values, grads), structure
+        return Pass(values, {**grads, **zeros}, frozenset(zeros)), structure
 
     @property
     def upstream_given(self) -> bool:

@@ -6,7 +6,7 @@ stochastic arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +18,17 @@ from manual_bp.inputs import mapped, named
 from manual_bp.report import Check, Kind, Referee, StepInfo
 from manual_bp.trace import GRAD, Array, Equation, Quantity, Trace
 from manual_bp_torch.bounds import Bound, Precision
+from manual_bp_torch.bounds._model import nothing
 from manual_bp_torch.certify import certify
 from manual_bp_torch.judge import alternatives_of, expected_of, kink_set_of, verdict_of
 from manual_bp_torch.program import LOSS, Program, Structure
+from manual_bp_torch.running import changed, statistics_of
 from manual_bp_torch.stochastic import Nudge, spread
 from manual_bp_torch.tapping import Pass
 from manual_bp_torch.weights import to_numpy, to_torch
 
 _WIDE = torch.float64
+_INDEPENDENT = "exact: the loss does not depend on it"
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class ProgramJudge:
     def quantities(self, setting: Setting, found: Pass, structure: Structure) -> tuple[Quantity, ...]:
         """Every quantity of the program in execution order: values, then gradients from the loss back."""
         trained = self.program.trained(setting.params)
+        arriving = found.grads.keys() - found.zeros
         out: list[Quantity] = []
         seen: set[str] = set()
         inputs = [name for name in structure.inputs if name in found.values]
@@ -87,11 +91,11 @@ class ProgramJudge:
         for segment in reversed(order):
             for parameter in segment.params:
                 first = next(s.name for s in order if parameter in s.params)
-                if first == segment.name and parameter in trained:
+                if first == segment.name and parameter in trained and parameter + GRAD in arriving:
                     out.append(_quantity(parameter + GRAD, "parameter_gradient", segment.name))
             for read in dict.fromkeys(segment.reads):
                 first = next(s.name for s in order if read in s.reads)
-                if first == segment.name and read + GRAD in found.grads and read not in done:
+                if first == segment.name and read + GRAD in arriving and read not in done:
                     out.append(_quantity(read + GRAD, "gradient", segment.name))
                     done.add(read)
         return tuple(out)
@@ -164,7 +168,79 @@ class ProgramJudge:
                     kinks=kink_set_of(bound.kinks, bound) if bound.kinks else None,
                 )
             )
+        known = {item.quantity.name for item in items} | silent
+        items += [item for item in self._zeros(found) if item.quantity.name in candidate.keys() - known]
+        bounds = (self._left_behind(setting, structure, *of) for of in ((replay, claims, isolated), (found, {}, end)))
+        items += self._buffers(candidate.keys() - known, setting, (replay, found), tuple(bounds))
         return tuple(items)
+
+    @staticmethod
+    def _zeros(found: Pass) -> Iterator[Item]:
+        """Gradients of what the loss does not depend on; nobody need report them."""
+        for name in found.zeros:
+            answer = expected_of(found.grads[name], Bound(nothing(found.grads[name]), _INDEPENDENT))
+            yield Item(quantity=_quantity(name, "gradient", ""), isolated=answer, end_to_end=answer)
+
+    # ------------------------------------------------------------------ buffers
+
+    def buffers(self, setting: Setting) -> dict[str, Tensor]:
+        """The module's buffers as they were given."""
+        apart = self.program.trained(setting.params) | self.program.frozen()
+        return {n: p for n, p in setting.params.items() if n not in apart} if self.program.module else {}
+
+    def changed(self, setting: Setting, found: Pass) -> tuple[str, ...]:
+        """The running statistics that the reference's pass changes; counts are none."""
+        return tuple(n for n in changed(self.buffers(setting), found.values) if found.values[n].is_floating_point())
+
+    def unjudged(self, setting: Setting, found: Pass, structure: Structure) -> frozenset[str]:
+        """Those of them that there is no bound for."""
+        wanted = self.changed(setting, found)
+        if not wanted:
+            return frozenset()
+        with torch.no_grad():
+            return frozenset(wanted) - self._left_behind(setting, structure, found, {}, {}).keys()
+
+    def _buffers(
+        self,
+        names: Collection[str],
+        setting: Setting,
+        passes: tuple[Pass, Pass],
+        bounds: tuple[Mapping[str, Bound], ...],
+    ) -> Iterator[Item]:
+        """Buffers that the candidate reports, as the pass leaves them."""
+        for name, before in self.buffers(setting).items():
+            if name not in names:
+                continue
+            after = [p.values[name] for p in passes]
+            if not before.is_floating_point() or all(torch.equal(before, value) for value in after):
+                exact = Bound(torch.zeros(before.shape, dtype=_WIDE), "exact: nothing is rounded")
+                answers = [expected_of(value, exact) for value in after]
+            elif all(name in found for found in bounds):
+                answers = [expected_of(value, found[name]) for value, found in zip(after, bounds, strict=True)]
+            else:
+                continue
+            quantity = _quantity(name, "value", name.rpartition(".")[0])
+            yield Item(quantity=quantity, isolated=answers[0], end_to_end=answers[1])
+
+    def _left_behind(
+        self,
+        setting: Setting,
+        structure: Structure,
+        found: Pass,
+        claims: Mapping[str, Tensor],
+        bounds: Mapping[str, Bound],
+    ) -> dict[str, Bound]:
+        """Bounds of new running statistics, of modules that are called once."""
+        out: dict[str, Bound] = {}
+        called = [module for module, _ in structure.calls.values()]
+        for module, (read, *_) in structure.calls.values():
+            if self.program.module is None or called.count(module) > 1:
+                continue
+            x = _widen(claims.get(read, found.values[read]))
+            e = bounds[read].e if read in bounds and read not in claims else nothing(x)
+            own = self.program.module.get_submodule(module)
+            out |= statistics_of(own, module, x, e, setting.params, self.precision)
+        return out
 
     def _claims(self, candidate: Trace, found: Pass) -> dict[str, Tensor]:
         dtype = str(self.program.dtype).removeprefix("torch.")
@@ -189,13 +265,14 @@ class ProgramJudge:
     ) -> dict[str, Bound]:
         """Certified where there is a rule, calibrated elsewhere; nothing for what nobody asks for."""
         used = {n: _widen(claims.get(n, t)) for n, t in {**setting.params, **found.values}.items()}
-        grads = {n: _widen(claims.get(n, t)) for n, t in found.grads.items()}
+        grads = {n: _widen(claims.get(n, t)) for n, t in found.grads.items() if n not in found.zeros}
         plan = self.program.plan(structure, self.wide.module, self.wide.loss)
         target = _widen(setting.y)
         given = {*structure.inputs, *setting.params, *silent}
         bounds = certify(
             plan, used, grads, target, self.precision, claimed={*claims, *structure.inputs, *self._handed(structure)}
         )
+        given |= found.zeros
         missing = [name for name in {**found.values, **found.grads} if name not in bounds and name not in given]
         if not missing:
             return bounds

@@ -67,6 +67,8 @@ class Pass:
 
     values: dict[str, Tensor]
     grads: dict[str, Tensor]
+    #: Names of the gradients that are exactly zero, since the loss does not depend on what they are gradients of.
+    zeros: frozenset[str] = frozenset()
 
     def arrays(self) -> dict[str, Array]:
         """All of it for NumPy, in the tensors' own memory; not to be written into."""
