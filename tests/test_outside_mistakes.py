@@ -162,3 +162,43 @@ def test_gradients_that_are_never_set_to_zero_are_told() -> None:
         report = verify_layer(kind(4, 3), nn.Linear(4, 3), x=X)
         assert report.ok
         assert not any("adds to its gradients" in note for note in report.notes), kind.__name__
+
+
+class Shared(Adding):
+    """One layer that stands twice: it holds the inputs of both places, and the sum of what comes back."""
+
+    def __init__(self, inputs: int, outputs: int, forgets: bool = False) -> None:
+        super().__init__(inputs, outputs)
+        self.inputs: list[Any] = []
+        self.forgets = forgets
+
+    def forward(self, x: Any) -> Any:
+        self.inputs.append(x)
+        return x @ self.W + self.b
+
+    def backward(self, d: Any) -> Any:
+        x = self.inputs.pop()
+        self.gW = x.T @ d if self.forgets else self.gW + x.T @ d
+        self.gb = self.gb + d.sum(0)
+        return d @ self.W.T
+
+
+def test_a_module_that_stands_twice_has_the_sum_of_both_gradients() -> None:
+    linear = nn.Linear(4, 4)
+    reference = nn.Sequential(linear, nn.Tanh(), linear)
+    one = Shared(4, 4)
+    assert verify_layer([one, Tanh(), one], reference, x=X).ok
+    report = verify_layer([Dense(4, 4), Tanh(), Dense(4, 4)], reference, x=X)  # two layers, a share each
+    assert report.ok, str(report)
+    assert {"0", "1", "2", "0.weight.grad", "0.bias.grad"} <= {c.name for c in report.checks}
+    forgets = Shared(4, 4, forgets=True)
+    assert blamed(verify_layer([forgets, Tanh(), forgets], reference, x=X)) == {"0.weight.grad"}
+
+
+def test_an_activation_that_stands_twice_is_one_at_each_place() -> None:
+    act = nn.Tanh()
+    reference = nn.Sequential(nn.Linear(4, 3), act, nn.Linear(3, 2), act, nn.MSELoss())
+    layers = [Dense(4, 3), Tanh(), Dense(3, 2), Tanh(), lambda x, y: (((x - y) ** 2).mean(), 2 * (x - y) / x.size)]
+    report = verify_layer(layers, reference, x=X, y=RNG.standard_normal((5, 2)))
+    assert report.ok, str(report)
+    assert {"1", "3", "1.grad"} <= {c.name for c in report.checks}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,10 @@ from manual_bp.verification import verify
 
 @dataclass(frozen=True)
 class Link:
-    """One layer of a chain: the name of its output, and the prefix of its parameters, in the reference."""
+    """One layer of a chain: the name of its output, and the prefix of its parameters, in the reference.
+
+    Those of a module that stands twice have the prefix of the first place.
+    """
 
     name: str
     prefix: str
@@ -141,15 +145,18 @@ def _run(
             reported["loss"] = loss.forward(current, y)
             gradient = loss.backward(current, y)
             reported[chain[-1].name + GRAD] = _torch_or_none(last.output, gradient, shrunk)
+        shares: dict[str, dict[int, Array]] = {}
         for at, link in reversed(list(enumerate(chain))):
             if gradient is None:
                 break
             gradient, found = link.known.wired.backward(link.own(params), np.array(gradient))
             scale = grown if link.known.wired.adapter.averaged else 1
-            reported |= {link.prefix + name: value * scale if scale > 1 else value for name, value in found.items()}
+            for name, value in found.items():
+                _share(shares, link, name, value * scale if scale > 1 else value)
             if at or x.dtype.kind == "f":
                 reported[(chain[at - 1].name if at else "x") + GRAD] = _torch_or_none(link.known.x, gradient, shrunk)
             notes.extend(link.known.wired.notes)
+        reported |= {name: reduce(np.add, uses.values()) for name, uses in shares.items()}
         return {name: like(value, own_dtype, notes) for name, value in reported.items() if value is not None}
 
     report = verify(
@@ -165,6 +172,18 @@ def _run(
     )
     report = in_place.blamed(with_hints(report), lambda quantity: _place(chain, loss, quantity))
     return replace(report, notes=(*report.notes, *dict.fromkeys(notes)))
+
+
+def _share(shares: dict[str, dict[int, Array]], link: Link, name: str, value: Array) -> None:
+    """Add what one use of a module gives to the gradient of its parameter.
+
+    Two layers have a share each. One layer that stands twice should hold the sum of both after its last backward pass;
+    only what it returns each time is added up, as whoever calls it would.
+    """
+    wired = link.known.wired
+    mine = shares.setdefault(link.prefix + name, {})
+    known = None if wired.holds(name.removesuffix(GRAD)) else mine.get(id(wired.layer))
+    mine[id(wired.layer)] = value if known is None else known + value
 
 
 def _torch_or_none(view: View, value: Any, divisor: int) -> Array | None:

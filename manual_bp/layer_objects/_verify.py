@@ -142,16 +142,21 @@ def _verify_list(
         )
     common_one = adapters if isinstance(adapters, Adapter) else None
     by_name = adapters if isinstance(adapters, Mapping) else {}
-    names = [name for name, _ in side.checked(reference).named_children()]
+    names = [name for name, _ in children] + list(reference._modules)[len(children) :]  # and the loss
     if unknown := [name for name in by_name if name not in names]:
         raise ManualBPError(f"an adapter is given for {unknown[0]!r}", hint=f"the modules are {', '.join(names)}")
     chain: list[Link] = []
     current, view = x, None
+    stands: dict[int, Link] = {}  # by module: where it stands first
     for (name, child), layer in zip(children, layers, strict=False):
         own = {key.removeprefix(f"{name}."): v for key, v in said.items() if key.startswith(f"{name}.")}
         own |= {"x": said["x"]} if not chain and "x" in said else {}
         known = match(*as_layer(layer, by_name.get(name, common_one), child), current, own, x_view=view)
-        chain.append(Link(name, f"{name}.", known))
+        first = stands.get(id(child))
+        if first is not None:  # it has the weights that it has there
+            known = replace(known, module=side.twin(first.known.module))
+        chain.append(Link(name, first.prefix if first else f"{name}.", known))
+        stands.setdefault(id(child), chain[-1])
         view = known.output
         current = known.sample
     module = side.sequence([(link.name, link.known.module) for link in chain])

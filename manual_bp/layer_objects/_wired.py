@@ -53,6 +53,7 @@ class Wired:
     _x: Any = None
     _output: Any = None
     _cache: Any = None
+    _returned: frozenset[str] = frozenset()
 
     def check(self) -> None:
         """Raise `ManualBPError` if it has no forward or no backward method."""
@@ -156,6 +157,7 @@ class Wired:
             self.notes.append(f"{type(self.layer).__name__} changes the upstream gradient that it is handed in place")
         dx, given = self._sorted_out(returned)
         rated |= self.adapter.applied
+        self._returned = frozenset(self.wiring if rated else given)
         gradients: dict[str, Array] = {}
         for name, paths in self.wiring.items():
             pieces = [given[name]] if name in given else [self._gradient(name, p, before[p], rated) for p in paths]
@@ -169,6 +171,11 @@ class Wired:
             value = whole[0] if len(whole) == 1 else np.concatenate(whole)
             gradients[name + GRAD] = value.reshape(params[name].shape) if value.size == params[name].size else value
         return dx, gradients
+
+    def holds(self, name: str) -> bool:
+        """Whether the layer keeps the gradient of a parameter, which its last backward pass neither returned nor used."""
+        paths = self.wiring[name]
+        return name not in self._returned and all(self._stored(name, path) is not None for path in paths)
 
     def _call_backward(self, upstream: Any) -> tuple[Any, bool]:
         own = self.adapter.backward or _methods.method(self.layer, _methods.BACKWARD)

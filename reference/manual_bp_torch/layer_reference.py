@@ -220,6 +220,8 @@ _SETTINGS = {
 def split_sequence(module: nn.Module) -> tuple[list[tuple[str, nn.Module]], nn.Module | None]:
     """The named children of an nn.Sequential, a loss at its end apart.
 
+    A module that stands twice is there twice.
+
     Raises
     ------
     ManualBPError
@@ -230,11 +232,17 @@ def split_sequence(module: nn.Module) -> tuple[list[tuple[str, nn.Module]], nn.M
             f"the reference of a list of layers is a {type(module).__name__}",
             hint="give an nn.Sequential with one module a layer",
         )
-    children = list(module.named_children())
+    # named_children() gives each module once
+    children = [(name, child) for name, child in module._modules.items() if child is not None]
     last = children[-1][1] if children else None
     if last is not None and is_loss(last):
         return children[:-1], last
     return children, None
+
+
+def twin(module: nn.Module) -> nn.Module:
+    """Another module with the very same parameters, so that each place where a module stands has a name of its own."""
+    return copy.deepcopy(module, {id(p): p for p in module.parameters()})
 
 
 def sequence(children: list[tuple[str, nn.Module]]) -> nn.Module:
