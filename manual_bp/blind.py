@@ -6,8 +6,9 @@ own rotation, or a batch has one example, whole classes of mistakes leave every 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -79,8 +80,8 @@ def _spots(steps: Iterable[_Step], batch: int, trace: Mapping[str, Array]) -> It
         if isinstance(layer, nn.ReLU) and first is not None and not np.any(first == 0):
             yield f"{name} has no input of exactly 0: >= for > looks right"
         if isinstance(layer, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d):
-            gradient, winners = trace.get(inputs[0] + GRAD), trace.get(name)
-            if first is not None and winners is not None and gradient is not None and not _has_ties(first, winners):
+            y = trace.get(name)
+            if first is not None and y is not None and upstream is not None and not _ties(layer, first, y, upstream):
                 yield f"{name} has no window with equal maxima: any rule for ties looks right"
 
 
@@ -96,15 +97,23 @@ def _convolution(name: str, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, weight: Ar
         yield f"{name} has one channel in and one out: mixed-up channels look right"
 
 
-def _has_ties(before: Array, winners: Array) -> bool:
-    """Whether a maximum occurs more than once in its plane: necessary for a tie, and cheap to see."""
-    planes, peaks = before.reshape(-1, *before.shape[2:]), winners.reshape(-1, *winners.shape[2:])
-    return any(_twice(p[np.isin(p, w)]) for p, w in zip(planes, peaks, strict=False))
-
-
-def _twice(numbers: Array) -> bool:
-    ordered = np.sort(numbers)  # np.unique would import numpy.ma, which takes longer than all that is done here
-    return bool((ordered[1:] == ordered[:-1]).any())
+def _ties(layer: nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d, x: Array, y: Array, upstream: Array) -> bool:
+    """Whether a maximum occurs more than once in a window that a gradient comes back to."""
+    w = layer.window
+    lead, lengths, outputs = x.shape[: -layer.axes], x.shape[-layer.axes :], y.shape[-layer.axes :]
+    ends = [
+        max((p - 1) * s + span, b + n)
+        for p, s, span, b, n in zip(outputs, w.stride, w.span, w.before, lengths, strict=True)
+    ]
+    padded = np.full((*lead, *ends), np.nan)  # equal to nothing
+    inside: list[Any] = [slice(b, b + n) for b, n in zip(w.before, lengths, strict=True)]
+    padded[(..., *inside)] = x
+    winners = np.zeros(y.shape, np.uint8)
+    for tap in itertools.product(*map(range, w.kernel)):
+        starts = [k * d for k, d in zip(tap, w.dilation, strict=True)]
+        seen: list[Any] = [slice(a, a + (p - 1) * s + 1, s) for a, p, s in zip(starts, outputs, w.stride, strict=True)]
+        winners += padded[(..., *seen)] == y
+    return bool(((winners > 1) & (upstream != 0)).any())
 
 
 # ---------------------------------------------------------------------- what rounding covers

@@ -54,9 +54,14 @@ def guarded(items: tuple[Item, ...], loss: LogLoss, output: str, x: Array, y: Ar
 def _forms(loss: LogLoss, x: Array, y: Array, u: float) -> Iterator[tuple[Array, Array, Array, Array, str]]:
     """Loss, its allowed error, gradient, its allowed error, and the form in words."""
     p, t = _probabilities(loss.kind, x), np.asarray(y)
+    examples = len(x)
     if loss.kind == "softmax" and t.dtype.kind in "iu":
-        t = np.eye(x.shape[-1])[t]
-    count = 1.0 if loss.reduction == "sum" else float(len(x) if loss.kind == "softmax" else x.size)
+        counts = (t >= 0) & (t < x.shape[-1])  # an index beside the classes is one to ignore
+        examples = int(counts.sum())
+        t = np.eye(x.shape[-1])[np.where(counts, t, 0)] * counts[..., None]
+    count = 1.0 if loss.reduction == "sum" else float(examples if loss.kind == "softmax" else x.size)
+    if not count:
+        return
     n = x.shape[-1] + 16
     for form, log, slope in _logs():
         for eps in _SIZES:

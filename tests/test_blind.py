@@ -121,3 +121,18 @@ def test_what_is_said_of_several_steps_is_said_once() -> None:
     text = " ".join(str(report).split())
     assert "1 has no input of exactly 0: >= for > looks right (likewise 3)" in text
     assert "3 has no input" not in text
+
+
+def test_equal_maxima_of_different_windows_are_no_tie() -> None:
+    module = nn.MaxPool2d(2).double()
+    x = np.array([[1.0, 0, 1, 0], [0, -1, -1, 0], [1, -1, 0, 0.5], [0, -1, 0.5, 0.25]]).reshape(1, 1, 4, 4)
+
+    def judged(x: np.ndarray) -> Report:
+        return verify(
+            lambda _params, x, _y: {"output": x.reshape(1, 1, 2, 2, 2, 2).max((3, 5))}, module, x=x, probes=None
+        )
+
+    blind = "output has no window with equal maxima: any rule for ties looks right"
+    untied = np.where(x == 0.5, [[0, 0, 0, 0.5], [0, 0, 0, 0.6], [0, 0, 0, 0.7], [0, 0, 0.8, 0]], x)
+    assert blind in told(judged(untied)), "1 is the maximum of three windows"
+    assert blind not in told(judged(x))

@@ -110,3 +110,28 @@ def test_strict_kinks_make_another_choice_a_difference() -> None:
     for strict, expected in ((False, "kink"), (True, "wrong")):
         report = verify(candidate, lambda x: tap("a", torch.relu(x)), x=X, y=UPSTREAM, params={}, strict_kinks=strict)
         assert statuses(report, "x.grad") == {expected, "pass"}
+
+
+@pytest.mark.parametrize("value", [1.0, 6.0, -3.0])
+def test_a_kink_at_any_number_and_at_a_single_element(value: float) -> None:
+    x = np.array([[value, 0.3, 0.7]])
+
+    def candidate(_params: Any, x: Array, y: Array) -> dict[str, Array]:
+        return {"x.grad": y * (x >= value)}
+
+    for reference in (lambda x: tap("a", x.clamp(min=value)), lambda x: tap("a", torch.relu(x - value))):
+        report = verify(candidate, reference, x=x, y=np.ones((1, 3)), params={}, probes=None)
+        assert statuses(report, "x.grad") <= {"pass", "kink"}
+
+
+def test_of_many_equal_maxima_any_may_win() -> None:
+    def candidate(_params: Any, x: Array, y: Array) -> dict[str, Array]:
+        dx = np.zeros_like(x)
+        for row, maximum, upstream in zip(dx, x, y, strict=True):
+            row[np.flatnonzero(maximum == maximum.max())[-1]] = upstream
+        return {"x.grad": dx}
+
+    for seed in range(8):
+        x = np.random.default_rng(seed).integers(-2, 3, (4, 6)).astype(float)
+        report = verify(candidate, lambda x: tap("m", x.max(1).values), x=x, params={}, probes=None)
+        assert report.ok, str(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -143,3 +144,40 @@ def test_a_variance_that_is_moved_stays_positive(dtype: str) -> None:
         loss=lambda v, t: functional.gaussian_nll_loss(torch.zeros_like(v), t, v),
     )  # fmt: skip  # one call
     assert reported(report) == {"pass"}
+
+
+@pytest.mark.parametrize("corners", [True, False])
+@pytest.mark.parametrize(("n", "m"), [(33, 100), (200, 601)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_places_between_elements_round_relative_to_the_length(n: int, m: int, corners: bool, dtype: str) -> None:
+    def run(_params: dict[str, Array], x: Array, upstream: Array, *, shift: float = 0.0) -> dict[str, Array]:
+        one, i = x.dtype.type, np.arange(m, dtype=x.dtype)
+        place = i * one(n - 1) / one(m - 1) if corners else np.maximum((i + one(0.5)) * one(n) / one(m) - one(0.5), 0)
+        place = np.minimum(place + one(shift), one(n - 1))
+        low = np.minimum(place.astype(int), n - 1)
+        high, t = np.minimum(low + 1, n - 1), (place - low).astype(x.dtype)
+        dx = np.zeros_like(x)
+        np.add.at(dx, (0, 0, low), (upstream * (1 - t))[0, 0])
+        np.add.at(dx, (0, 0, high), (upstream * t)[0, 0])
+        return {"output": x[:, :, low] * (1 - t) + x[:, :, high] * t, "x.grad": dx}
+
+    x = np.random.default_rng(0).standard_normal((1, 1, n))
+    module = nn.Upsample(size=m, mode="linear", align_corners=corners)
+    assert verify(run, module, x=x, dtype=dtype).ok
+    report = verify(partial(run, shift=1e-2), module, x=x, dtype=dtype)
+    assert {c.name for c in report.checks if c.status == "wrong"} == {"output", "x.grad"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_inverse_alpha_that_torch_holds_in_float32_is_no_mistake(dtype: str) -> None:
+    def run(_params: dict[str, Array], x: Array, upstream: Array, *, alpha: float = 0.7) -> dict[str, Array]:
+        a = x.dtype.type(alpha)
+        below = np.minimum(x, 0) / a
+        return {
+            "output": np.where(x > 0, x, a * np.expm1(below)),
+            "x.grad": upstream * np.where(x > 0, 1, np.exp(below)).astype(x.dtype),
+        }
+
+    x = np.random.default_rng(0).standard_normal((4, 6))
+    assert of(run, nn.CELU(0.7), x, dtype).ok
+    assert not of(partial(run, alpha=0.7001), nn.CELU(0.7), x, dtype).ok

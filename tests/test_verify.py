@@ -355,3 +355,18 @@ def test_raise_if_wrong_carries_the_report(data: Any) -> None:
     )
     with pytest.raises(AssertionError, match=r"f2\.weight\.grad"):
         report.raise_if_wrong()
+
+
+@pytest.mark.parametrize("y", [[0, -100, 2], [-100, -100, -100]])
+def test_targets_to_ignore_beside_a_wrong_loss_are_reported(y: list[int]) -> None:
+    def forgets(_params: Arrays, x: Any, y: Any) -> Arrays:
+        p = np.exp(x - x.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        rows, classes = np.arange(len(y)), np.where(y < 0, 0, y)
+        gradient = p.copy()
+        gradient[rows, classes] -= 1
+        return {"output": x, "loss": -np.log(p[rows, classes]).mean(), "output.grad": gradient / len(y)}
+
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    report = verify(forgets, nn.Identity(), x=x, y=np.array(y), loss=nn.CrossEntropyLoss(), probes=None)
+    assert blamed(report) == {"loss", "output.grad"}

@@ -105,7 +105,7 @@ GROWING = frozenset(
     f"{name}{end}"
     for name in ("elu", "celu", "selu", "mish", "gelu", "silu", "softplus", "hardswish", "hardsigmoid", "log_sigmoid")
     for end in ("", "_forward", "_backward")
-)
+) | frozenset(["expm1", "log1p", "sinh", "asinh", "atanh"])
 
 #: The same of functions that do not.
 BOUNDED = frozenset(f"{name}{end}" for name in ("sigmoid", "tanh") for end in ("", "_backward"))
@@ -125,9 +125,6 @@ ELEMENTWISE = (
     | frozenset(["native_dropout", "native_dropout_backward", "remainder", "rsub", "fmod", "where", "masked_fill"])
     | frozenset(["add", "sub", "mul", "div", "pow", "clamp"])
 )
-
-#: What torch's own kernels are off by, in float64 too: this one holds 1/6 in float32.
-OWN = {"hardsigmoid_backward": 2.0**-27}
 
 #: Made of several operations that may cancel: run as those. 1 + erf(x) is 0 but for rounding at x = -5, and so is gelu.
 MADE_OF_OTHERS = frozenset(
@@ -172,6 +169,33 @@ MADE_OF_OTHERS = frozenset(
         "pairwise_distance",
     ]
 )
+
+
+def own_error(name: str, args: tuple[Any, ...]) -> float:
+    """What torch's own kernel is off by, relative to its result, in float64 too: these hold a constant in float32."""
+    if name == "hardsigmoid_backward":  # 1/6
+        return 2.0**-27
+    if name == "elu_backward" and args[3] != 1:  # 1/alpha of celu
+        return 2.0**-24
+    return 0.0
+
+
+def resampled(name: str, args: tuple[Any, ...]) -> float:
+    """By how many roundings of the largest number an interpolated one may be off; 0 for other operations.
+
+    A place between the elements is rounded relative to the length, and its fraction, the weight, by as much. What
+    comes back to an element is a sum over the places that it lies next to.
+    """
+    if not name.startswith("upsample_") or "nearest" in name:
+        return 0.0
+    dims = int(name.partition("d")[0][-1]) if name.partition("d")[0][-1:].isdigit() else 2
+    given = next(a for a in args if isinstance(a, Tensor))
+    ends = given.shape[-dims:]
+    length = max(ends)
+    if "backward" in name:
+        source = args[2][-dims:]
+        length = max(source) * math.prod(2 + t / n for t, n in zip(ends, source, strict=True))
+    return length / 4
 
 
 def reduction_length(name: str, args: tuple[Any, ...]) -> int:

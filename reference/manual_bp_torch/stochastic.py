@@ -13,11 +13,11 @@ Functions of one number (ELU, mish) are computed by formulas that cancel near a 
 what these lose is absolute, of the size of one, or of x where that is larger, and is no mistake.
 
 Where a function has no derivative (ReLU at 0, equal maxima) rounding shows nothing, since the operands are exact, and
-yet two right implementations may differ. So exact zeros and equal elements of what goes into a segment are moved by
-next to nothing, to one side in one sample and to the other in the next: samples come in pairs of opposite signs. What
-they show there is no rounding, which grows with u: the same signs with a u a thousand times larger or smaller show as
-much. So it is told from rounding, and not multiplied: the samples span what a subgradient may be, and sums that all of
-them agree in (one of several equal maxima gets the gradient, or all share it) bind a candidate, too.
+yet two right implementations may differ. So what goes into a segment is moved by next to nothing, up and down, equal
+numbers by different amounts. What a gradient does there is no rounding, which grows with u: the same signs with a u a
+thousand times larger or smaller show as much. So it is told from rounding, and not multiplied: the samples span what a
+subgradient may be, and sums that all of them agree in (one of several equal maxima gets the gradient, or all share it)
+bind a candidate, too.
 
 This estimates; it does not prove. Checks that rest on it say "calibrated".
 """
@@ -35,6 +35,7 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map
 
+from manual_bp.trace import GRAD
 from manual_bp_torch.bounds import Kinks
 from manual_bp_torch.failures import TheirError
 from manual_bp_torch.operations import (
@@ -43,9 +44,10 @@ from manual_bp_torch.operations import (
     EXACT,
     GROWING,
     MADE_OF_OTHERS,
-    OWN,
     POSITIVE,
+    own_error,
     reduction_length,
+    resampled,
 )
 
 #: How many perturbed passes there are, in pairs of opposite signs; the spread is the largest deviation among them.
@@ -60,6 +62,9 @@ _LEAST = 1e-290
 
 #: What the spread of a few samples is multiplied by.
 FACTOR = 17
+
+#: Below it is what the smallest of pushes leaves.
+_FLOOR = 1e-250
 
 #: No number is moved by more, relative to its size.
 _MOST = 2.0**-6
@@ -94,7 +99,9 @@ class Perturbed(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         alone = torch.Tag.pointwise in func.tags or plain in ELEMENTWISE
         terms = 1 if alone else reduction_length(plain, args)
-        move = partial(self._perturb, by=max((FACTOR - 1 + terms) / FACTOR * self.u, OWN.get(plain, 0.0) * self.times))
+        move = partial(
+            self._perturb, by=max((FACTOR - 1 + terms) / FACTOR * self.u, own_error(plain, args) * self.times)
+        )
         out = func(*(args if alone else tree_map(move, args)), **(kwargs or {}))
         if func._schema.is_mutable:  # an operation in place: the tensor that it wrote to is the result
             for argument, given in zip(func._schema.arguments, args, strict=False):
@@ -102,6 +109,9 @@ class Perturbed(TorchDispatchMode):
                     given.copy_(move(given))
             return out
         out = move(out) if isinstance(out, Tensor) else tree_map(move, out)
+        if weight := resampled(plain, args):
+            given = next(a for a in args if isinstance(a, Tensor))
+            out = out + self._signs(out) * (weight * self.u * given.abs().max())
         return self._cancelled(plain, out, args)
 
     def _perturb(self, value: Any, by: float) -> Any:
@@ -120,7 +130,7 @@ class Perturbed(TorchDispatchMode):
         size = 1 + tensors[-1].abs() if growing else torch.ones_like(out)
         if len(tensors) > 1:
             size = size * tensors[0].abs()
-        moved = torch.addcmul(out, size, self.u * self._signs(out))
+        moved = torch.addcmul(out, size, max(self.u, own_error(name, args) * self.times) * self._signs(out))
         # what follows may refuse a probability above 1, or a variance below 0
         if name in POSITIVE:
             moved = torch.maximum(moved, 2.0**-10 * out)
@@ -133,18 +143,15 @@ class Perturbed(TorchDispatchMode):
         return sign.mul_(2 * self.side).sub_(self.side)
 
     def nudge(self, value: Any) -> Any:
-        """An exact operand, its zeros and its equal elements moved by next to nothing."""
+        """An exact operand, moved by next to nothing, every element by a little more or less than the others."""
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.numel() < 2:
             return value
         with _disable_current_modes():  # these operands are exact, not results
-            _, place, count = value.unique(return_inverse=True, return_counts=True)
-            shared = (count[place] > 1).to(value.dtype)
-            sign = self._signs(value)
-            # by different amounts: of several equal maxima each may win
-            order = torch.linspace(0.5, 1.0, value.numel(), dtype=value.dtype).reshape(value.shape)
+            amount = torch.linspace(0.5, 1.0, value.numel(), dtype=value.dtype).reshape(value.shape)
             if not self.steady:
-                order = torch.empty_like(value).uniform_(0.5, 1.0, generator=self.generator)
-            return torch.where(value == 0, _LEAST * order * sign, value * (1 + 2.0**-46 * shared * order * sign))
+                amount = torch.empty_like(value).uniform_(0.5, 1.0, generator=self.generator)
+            amount = amount * self._signs(value)
+            return torch.where(value == 0, _LEAST * amount, value * (1 + 2.0**-46 * amount))
 
 
 @dataclass(frozen=True)
@@ -170,64 +177,76 @@ def spread(
         By the name of a gradient, what it is the gradient of.
     """
     plain = run(lambda value: value)
-    samples = _samples(run, u, 1.0)
-    moved = {name: [found[name] for found in samples if found is not None] for name in plain}
-    jumps = [name for name, value in plain.items() if _jumps(moved[name], value, u)]
-    deviations = {n: _deviation([*moved[n], v], [v] * (len(moved[n]) + 1)) for n, v in plain.items()}
-    estimates = {n: Estimate(_allowed(deviations[n], v, u) + eta) for n, v in plain.items()}
-    if not jumps:
-        return estimates
+    samples = _samples(run, u)
+    steady = [_sample(run, Perturbed(u, 0, flip=flip, steady=True), nudged=True) for flip in (False, True)]
+    deviations = {name: _deviation(_of(name, samples), value) for name, value in plain.items()}
+    # a function that jumps has its value all the same; its derivative may be one thing or another
+    gradients = {name: value for name, value in plain.items() if name.endswith(GRAD) and value.numel()}
+    within = {n for n, v in gradients.items() if deviations[n].max() > SUDDEN * u * v.abs().nan_to_num().max()}
+    outside = {n for n, v in gradients.items() if bool((_deviation(_of(n, steady), v) > LOUD * v.abs() + _FLOOR).any())}
+    if not within | outside:
+        return {name: Estimate(_allowed(deviations[name], value, u) + eta) for name, value in plain.items()}
     # in float64 nothing of the size of u can be told from the rounding of these passes themselves
     large, small = (1.0, 1 / SCALE) if u > 2.0**-40 else (SCALE**2, SCALE)
-    wide = samples if large == 1.0 else _samples(run, u, large)
-    pairs = [(a, b) for a, b in zip(wide, _samples(run, u, small), strict=True) if a is not None and b is not None]
-    steady = [_sample(run, Perturbed(u, 0, flip=flip, steady=True)) for flip in (False, True)]
-    for name in jumps if pairs else ():
-        deviation = _deviation(*zip(*((a[name], b[name]) for a, b in pairs), strict=True)) / (large - small)
-        sides = [found[name] for found in (*(b for _, b in pairs), *steady) if found is not None]
-        size = torch.stack([*sides, plain[name]]).abs().amax(0)
+    near = _samples(run, u, times=small, nudged=True)
+    pairs = list(zip(_samples(run, u, times=large, nudged=True), near, strict=True)) if within else []
+    estimates = {}
+    for name, value in plain.items():
+        deviation, size, sides = deviations[name], value, None
+        if name in within:
+            apart = [a[name] - b[name] for a, b in pairs if a is not None and b is not None]
+            deviation = _deviation(apart, torch.zeros_like(value)) / abs(large - small)
+        if name in within | outside:
+            # 0 / 0 beside a number says nothing
+            sides = torch.stack([value, *(torch.where(s.isnan(), value, s) for s in _of(name, [*near, *steady]))])
+            size = sides.abs().nan_to_num().amax(0)
         e = _allowed(deviation, size, u) + eta
-        spots = _Spots.of(plain[name], torch.stack(sides), e * max(1.0, small))
-        operand = (operands or {}).get(name)
-        if spots is not None and operand is not None and operand.shape == plain[name].shape:
-            spots = spots.with_equals(operand)
-        estimates[name] = Estimate(e, spots.kinks() if spots else None)
+        spots = None if sides is None else _Spots.of(sides, e * max(1.0, small))
+        if spots is not None and name in (operands or {}):
+            spots = spots.with_equals((operands or {})[name])
+        estimates[name] = Estimate(e, spots.kinks() if spots is not None else None)
     return estimates
 
 
 #: How much larger all that is moved is made, or smaller, for a second look.
 SCALE = 2.0**10
 
-#: A result that moves by more than so many roundings is looked at once more.
+#: A result that moves by more than so many roundings, relative to the largest, is looked at once more.
 SUDDEN = 2.0**12
+
+#: One that moves by more than that, relative to itself, where its operands were hardly moved.
+LOUD = 2.0**-30
 
 CONVENTION = "torch's choice where there is no derivative"
 
+_Found = dict[str, Tensor] | None
 
-def _samples(run: Callable[[Nudge], dict[str, Tensor]], u: float, times: float) -> list[dict[str, Tensor] | None]:
+
+def _samples(
+    run: Callable[[Nudge], dict[str, Tensor]], u: float, *, times: float = 1.0, nudged: bool = False
+) -> list[_Found]:
     """In pairs of opposite signs, the same ones every time; None where the program refused."""
-    return [_sample(run, Perturbed(u, i // 2, flip=bool(i % 2), times=times)) for i in range(SAMPLES)]
+    modes = [Perturbed(u, i // 2, flip=bool(i % 2), times=times) for i in range(SAMPLES)]
+    return [_sample(run, mode, nudged=nudged) for mode in modes]
 
 
-def _sample(run: Callable[[Nudge], dict[str, Tensor]], mode: Perturbed) -> dict[str, Tensor] | None:
+def _sample(run: Callable[[Nudge], dict[str, Tensor]], mode: Perturbed, *, nudged: bool) -> _Found:
     try:
         with mode:
-            return run(mode.nudge)
+            return run(mode.nudge if nudged else lambda value: value)
     except TheirError:
         return None
 
 
-def _jumps(moved: list[Tensor], plain: Tensor, u: float) -> bool:
-    """Whether an element moves further than rounding usually moves it."""
-    size = float(plain.abs().nan_to_num().max()) if plain.numel() else 0.0
-    return any(float((value - plain).abs().nan_to_num().max()) > SUDDEN * u * size for value in moved if value.numel())
+def _of(name: str, samples: Sequence[_Found]) -> list[Tensor]:
+    return [found[name] for found in samples if found is not None]
 
 
-def _deviation(moved: Sequence[Tensor], still: Sequence[Tensor]) -> Tensor:
-    """The largest of several, element by element; at least one."""
-    largest = torch.zeros_like(still[0])
-    for value, base in zip(moved, still, strict=True):
-        largest = torch.maximum(largest, torch.nan_to_num((value - base).abs()))
+def _deviation(moved: Sequence[Tensor], still: Tensor) -> Tensor:
+    """The largest of several, element by element."""
+    largest = torch.zeros_like(still)
+    for value in moved:
+        largest = torch.maximum(largest, torch.nan_to_num((value - still).abs()))
     return largest
 
 
@@ -255,9 +274,9 @@ class _Spots:
     sums: tuple[tuple[tuple[int, ...], Tensor, Tensor], ...]
 
     @classmethod
-    def of(cls, plain: Tensor, sides: Tensor, e: Tensor) -> _Spots | None:
-        """From samples that are rounded by ``e`` at most; None where they do not jump."""
-        every = torch.cat([sides, plain[None]])
+    def of(cls, every: Tensor, e: Tensor) -> _Spots | None:
+        """From torch's own result and samples, rounded by ``e`` at most; None where they do not jump."""
+        plain, sides = every[0], every[1:]
         low, high = every.amin(0), every.amax(0)
         width = high - low
         mask = width > e
@@ -270,6 +289,8 @@ class _Spots:
 
     def with_equals(self, operand: Tensor) -> _Spots:
         """Also at what is equal to such an element, and shares a sum with it: another one of several maxima may win."""
+        if operand.shape != self.mask.shape:
+            return self
         shared = next((s for s in self.sums if not bool((self.mask & ~s[2]).any())), None)
         if shared is None:
             return self
