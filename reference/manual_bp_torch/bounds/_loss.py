@@ -317,7 +317,8 @@ class Classes(LossRule):
             hot = hot.movedim(-1, dim) if hot.dim() > 1 else hot
             kept = keep.unsqueeze(dim) if x.dim() > 1 else keep
             target = (hot * (1 - smooth) + smooth / count) * kept
-            divisor = float((w[known] * keep).sum())
+            # where nothing counts, the mean is 0 / 0, and the gradient that torch gives is 0
+            divisor = float((w[known] * keep).sum()) or 1.0
         scaled = target.abs() * w_b
         return scaled, torch.tensor(divisor if module.reduction == "mean" else 1.0, dtype=x.dtype), dim
 
