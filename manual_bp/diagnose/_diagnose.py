@@ -143,12 +143,17 @@ def _special(cases: Sequence[Case], location: str) -> Diagnosis | None:
 
 
 def _one_element(wrong: Sequence[Case], cases: Sequence[Case], location: str) -> Diagnosis | None:
-    """One element that is off in an array that is right apart from it; which one it is tells nothing of the formula."""
+    """One element that is off in an array that is right apart from it, the same on every probe.
+
+    Where it is another one each time, its numbers do not differ from the others', and the formula is to be looked at.
+    """
     if not all(int(c.bad.sum()) == 1 and c.bad.size > 2 for c in wrong):
         return None
     places = [tuple(int(i) for i in np.argwhere(c.bad)[0]) for c in wrong]
     if all(c.claimed[p] == 0 for c, p in zip(wrong, places, strict=True)) or len(wrong) < 2:
         return None  # left out at an end, perhaps: an edit says more
+    if len(set(places)) > 1:
+        return None
     return Diagnosis(
         name="a single element is wrong, all the others are right",
         identifier="single-element",

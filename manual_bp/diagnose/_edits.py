@@ -274,6 +274,8 @@ def _whole(s: Setting) -> Iterator[Edit]:
 
 
 def _layers(s: Setting) -> Iterator[Edit]:
+    if not s.known_formula:
+        return  # what its formula with another option gives says nothing where the formula itself is another
     for maker in s.graph.makers(s.quantity):
         part = s.graph.part(maker)
         if part is None:

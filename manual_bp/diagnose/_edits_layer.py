@@ -56,7 +56,20 @@ def layer_edits(part: Any) -> Iterator[tuple[str, str, float, Any]]:
                     if isinstance(other, nn.Loss):
                         changed = _changed(other, "reduction", part.reduction)
                         other = changed if changed is not None else other
-                    yield "other-function", f"{type(other).__name__} in place of {own}", 1.6, other
+                    yield "other-function", _exchanged(other, part), 1.6, other
+
+
+def _exchanged(other: Any, part: Any) -> str:
+    """``Tanh in place of ReLU``; ``GELU(approximate='tanh') in place of GELU()`` where the type does not tell."""
+    if type(other) is not type(part):
+        return f"{type(other).__name__} in place of {type(part).__name__}"
+    differs = [f for f in fields(part) if getattr(other, f.name) != getattr(part, f.name)]
+    told = (
+        ", ".join(f"{f.name}={value!r}" for f in differs if (value := getattr(one, f.name)) != f.default)
+        for one in (other, part)
+    )
+    name = type(part).__name__
+    return " in place of ".join(f"{name}({options})" for options in told)
 
 
 def _others(name: str, value: Any, default: Any) -> list[Any]:

@@ -16,6 +16,15 @@ from ._node import mul, node, operand, scaled
 from ._setting import Setting, kind_of, related
 
 
+def _is_term(s: Setting, other: str) -> bool:
+    """Whether the quantity may be a sum with this term: what one of its readers hands back, or what its step reads."""
+    base = s.quantity.removesuffix(GRAD)
+    steps = [step for name in s.graph.makers(s.quantity) if (step := s.graph.step(name)) is not None]
+    if not s.quantity.endswith(GRAD):
+        return any(other in step.inputs for step in steps)
+    return len(steps) > 1 and any(other == step.name + GRAD and base in step.inputs for step in steps)
+
+
 def result_edits(s: Setting) -> Iterator[Edit]:
     """Edits of what comes out."""
     site = Site(s.root, s.shape_of(s.root), kind_of(s, s.quantity), result=True)
@@ -51,9 +60,12 @@ def result_edits(s: Setting) -> Iterator[Edit]:
                     tree=node("add", s.root, operand(other)),
                     cost=2.3,
                 )
+                term = _is_term(s, other)
                 yield Edit(
-                    identifier="term-extra",
-                    name=f"{other} is subtracted from {s.quantity}",
+                    identifier=("branch-missing" if gradient else "term-missing") if term else "term-extra",
+                    name=f"the term {other} is missing from {s.quantity}"
+                    if term
+                    else f"{other} is subtracted from {s.quantity}",
                     tree=node("add", s.root, scaled(operand(other), -1.0)),
                     cost=2.4,
                 )

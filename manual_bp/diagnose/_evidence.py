@@ -14,7 +14,7 @@ import numpy as np
 from manual_bp.compare import Item
 from manual_bp.network import TARGET
 from manual_bp.report import Check, Diagnosis, Finding, Report
-from manual_bp.trace import Array
+from manual_bp.trace import GRAD, Array, bit_identical
 
 from ._words import hint_for
 
@@ -153,6 +153,23 @@ class Evidence:
         found = (self._case(name, probe) for probe in self._probes)
         return [case for case in found if case is not None]
 
+    def holds(self, name: str) -> str | None:
+        """The later quantity whose numbers this one has on every probe, to the bit, while they are right for that one.
+
+        Then both are one array, and the later was computed into it.
+        """
+        probes = [p for p in self._probes if name in p.reported and name in p.items]
+        if not probes:
+            return None
+        order = list(probes[0].items)
+        later = [n for n in order[order.index(name) + 1 :] if all(n in p.reported and n in p.items for p in probes)]
+        return next((other for other in later if all(_one_array(name, other, p) for p in probes)), None)
+
+    def holder(self, name: str) -> str | None:
+        """The wrong quantity that holds this one, see `holds`."""
+        wrong = dict.fromkeys(n for p in self._probes for n, s in p.statuses.items() if s == "wrong" and n != name)
+        return next((other for other in wrong if self.holds(other) == name), None)
+
     def _case(self, name: str, probe: _Probe) -> Case | None:
         from ._case import Case
 
@@ -164,6 +181,7 @@ class Evidence:
         if item.kinks is not None and reported.shape == expected.value.shape:
             excused = item.kinks.mask & item.kinks.valid(reported)
         same = reported.shape == expected.value.shape
+        status = probe.statuses.get(name)
         return Case(
             probe=probe.name,
             quantity=name,
@@ -171,10 +189,30 @@ class Evidence:
             reported=reported,
             right=expected.value,
             allowed=np.broadcast_to(expected.allowed, expected.value.shape) if same else np.zeros(0),
-            wrong=probe.statuses.get(name) in DIAGNOSED,
+            wrong=status in DIAGNOSED and not (same and status == "mismatch"),  # of dtype: its note says it all
             excused=excused if excused is not None and excused.any() else None,
             before=probe.before,
         )
+
+
+def _one_array(name: str, other: str, probe: _Probe) -> bool:
+    kinds = {probe.items[n].quantity.kind for n in (name, other)}
+    own, whole = probe.reported[other], probe.items[other].end_to_end
+    if not kinds <= {"value", "gradient"} or whole is None or own.shape != whole.value.shape:
+        return False
+    if own.size < 2 or not own.any() or not bit_identical(own, probe.reported[name]):
+        return False
+    with np.errstate(all="ignore"):
+        return bool(np.all(np.abs(own - whole.value) <= whole.allowed))
+
+
+def _one_for_two(name: str, evidence: Evidence) -> str:
+    """What to say where one array was used for two quantities."""
+    later, earlier = evidence.holds(name), evidence.holder(name)
+    if later is not None:
+        how = "+= or *= on an array that is still needed" if later.endswith(GRAD) else "np.maximum(..., out=z)"
+        return f"{name} holds {later}: it was overwritten ({how}?)"
+    return f"{name} was computed into the array of {earlier}, which holds it now" if earlier is not None else ""
 
 
 def attach(
@@ -238,6 +276,17 @@ def _one(name: str, checks: Sequence[Check], evidence: Evidence, effort: Effort 
     cases = evidence.cases(name)
     if not any(case.wrong for case in cases):
         return None
+    text = _one_for_two(name, evidence)
+    if text:
+        return Diagnosis(
+            name=text,
+            identifier="in-place",
+            evidence=f"the two are the same to the last bit{' on every probe' if len(cases) > 1 else ''}",
+            confidence="certain",
+            leftover=0.0,
+            hint=hint_for("in-place"),
+            location=location,
+        )
     more = evidence.more
     return diagnose(
         evidence.graph, cases, effort=effort, more=(lambda: more(name)) if more else None, location=location

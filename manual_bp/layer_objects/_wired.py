@@ -173,7 +173,7 @@ class Wired:
         return dx, gradients
 
     def holds(self, name: str) -> bool:
-        """Whether the layer keeps the gradient of a parameter, which its last backward pass neither returned nor used."""
+        """Whether the layer keeps the gradient of a parameter, neither returned nor used by its last backward pass."""
         paths = self.wiring[name]
         return name not in self._returned and all(self._stored(name, path) is not None for path in paths)
 

@@ -232,8 +232,7 @@ def split_sequence(module: nn.Module) -> tuple[list[tuple[str, nn.Module]], nn.M
             f"the reference of a list of layers is a {type(module).__name__}",
             hint="give an nn.Sequential with one module a layer",
         )
-    # named_children() gives each module once
-    children = [(name, child) for name, child in module._modules.items() if child is not None]
+    children = [(name, module.get_submodule(name)) for name in module._modules]  # named_children() gives each once
     last = children[-1][1] if children else None
     if last is not None and is_loss(last):
         return children[:-1], last
