@@ -7,14 +7,15 @@ functional operations in between are all seen.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils.stateless import _reparametrize_module
 
 from manual_bp.errors import ManualBPError
 from manual_bp.inputs import named, rebuilt
@@ -24,7 +25,8 @@ from manual_bp_torch.bounds import rule_for
 from manual_bp_torch.calls import arguments, call_by_name
 from manual_bp_torch.certify import Plan, PlanStep
 from manual_bp_torch.failures import own_fault
-from manual_bp_torch.tapping import Pass, Taps
+from manual_bp_torch.refusals import backward_fault, loss_fault, prepared, takes_one, usable_loss
+from manual_bp_torch.tapping import Pass, Recorder
 from manual_bp_torch.vjp import vjp
 
 OUTPUT = "output"
@@ -66,40 +68,6 @@ class Structure:
     aliases: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass
-class _Recorder(Taps):
-    """Taps that also remember the tensors, so that the graph between them can be walked."""
-
-    raw: dict[str, Tensor] = field(default_factory=dict)
-    handed: dict[str, Tensor] = field(default_factory=dict)
-    calls: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
-    aliases: dict[str, str] = field(default_factory=dict)
-
-    def unique(self, name: str) -> str:
-        """``name``, or ``name#2`` the second time (a module that is called twice)."""
-        if name not in self.values:
-            return name
-        count = 2
-        while f"{name}#{count}" in self.values:
-            count += 1
-        return f"{name}#{count}"
-
-    def tap(self, name: str, tensor: Tensor) -> Tensor:
-        name = self.unique(name)
-        self.raw[name] = tensor
-        out = super().tap(name, tensor)
-        self.handed[name] = out
-        return out
-
-    def forget(self) -> None:
-        """Let go of the graph: its hooks hold these taps, and no garbage collector sees a circle through torch."""
-        self.raw.clear()
-        self.handed.clear()
-
-    def name_of(self, tensor: object) -> str | None:
-        return next((name for name, known in self.handed.items() if known is tensor), None)
-
-
 class Program:
     """A reference in torch, run with given parameters.
 
@@ -117,7 +85,7 @@ class Program:
         self.module: nn.Module | None = None
         self.notes: list[str] = []
         if isinstance(reference, nn.Module):
-            self.module = self._prepare(copy.deepcopy(reference)).to(dtype)
+            self.module = prepared(reference, dtype, self.notes)
             self.function: Callable[..., Any] = self.module
         elif callable(reference) and not isinstance(reference, type):
             self.function = reference
@@ -126,24 +94,11 @@ class Program:
             hint = "call it, so that there is a module" if isinstance(reference, type) else "give a torch.nn.Module"
             raise ManualBPError(f"the reference is {what}", hint=f"{hint} or a function of tensors")
         self._scalar = False  # whether the reference returns its loss itself; known once it has run
-        self.loss = copy.deepcopy(loss).to(dtype) if isinstance(loss, nn.Module) else loss
+        self.loss = usable_loss(loss, dtype)
 
     def wide(self) -> Program:
         """The same program in float64."""
         return Program(self.module if self.module is not None else self.function, self.loss, torch.float64)
-
-    def _prepare(self, module: nn.Module) -> nn.Module:
-        for name, child in module.named_modules():
-            if child.training and _drops(child):
-                raise ManualBPError(
-                    f"module {name or 'reference'!r} is a {type(child).__name__} in training mode, whose random mask "
-                    "the candidate cannot share",
-                    hint="call .eval() on it, or build it without dropout",
-                )
-            if getattr(child, "inplace", False):
-                child.inplace = False
-                self.notes.append(f"{name} works in place; it was run out of place, so that its input stays visible")
-        return module
 
     # ------------------------------------------------------------------ running
 
@@ -156,7 +111,10 @@ class Program:
         claims: Mapping[str, Tensor] | None = None,
     ) -> tuple[Pass, Structure]:
         """One forward and backward pass; ``params`` holds buffers as well, told apart by their names in the module."""
-        taps = _Recorder(claims or {})
+        if both := named(x).keys() & params.keys():
+            name = min(both)
+            raise ManualBPError(f"{name!r} is the name of an input and of a parameter", hint="rename the input")
+        taps = Recorder(claims or {}, taken=frozenset(params))
         trained = self.trained(params)
         leaves = {
             name: taps.claims.get(name, p).detach().clone().requires_grad_()
@@ -165,16 +123,16 @@ class Program:
         }
         state = {**{name: p.clone() for name, p in params.items() if name not in trained}, **leaves}
         inputs = {name: _leaf(part) for name, part in named(x).items()}
-        with torch.enable_grad(), tapping(taps.tap):
+        with torch.enable_grad(), tapping(taps.tap), self._holding(state, taps):
             tapped = {n: taps.tap(n, part) if isinstance(part, Tensor) else part for n, part in inputs.items()}
             with own_fault(x, self.function):
                 out = self._call(state, rebuilt(x, tapped), y, taps)
-                total = self._loss(out, y, taps)
-            # buffers as this pass leaves them
-            state = {name: p if name in leaves else p.clone() for name, p in state.items()}
+            total = self._loss(out, y, taps)
+            state = {**self._left_behind(state), **leaves}
             wanted = [leaf for leaf in (*leaves.values(), *inputs.values()) if _differentiable(leaf)]
             structure = self._structure(taps, leaves, tuple(inputs))
-            found: Sequence[Tensor | None] = vjp(total, wanted, torch.ones_like(total), allow_unused=True)
+            taps.returning = True
+            found = _gradients(total, wanted)
         grads = {name + GRAD: grad for name, grad in taps.grads.items() if name != LOSS}
         grads |= {name + GRAD: g for name, g in zip(leaves, found, strict=False) if g is not None}
         values = {**{name: p.detach() for name, p in state.items()}, **taps.values}
@@ -210,9 +168,15 @@ class Program:
             return frozenset(name for name, p in own if p.is_floating_point() and p.requires_grad)
         return frozenset(name for name, p in params.items() if p.is_floating_point())
 
-    def _call(self, state: dict[str, Tensor], x: Any, y: Any, taps: _Recorder) -> Any:
+    @contextmanager
+    def _holding(self, state: dict[str, Tensor], taps: Recorder) -> Iterator[None]:
+        """While the block runs, the module has these parameters and buffers, and its submodules' outputs are tapped.
+
+        The backward pass belongs in there: a checkpoint runs parts of the module again on the way back.
+        """
         if self.module is None:
-            return call_by_name(self.function, {"params": state, "x": x, "y": y, "tap": taps.tap})
+            yield
+            return
         alone = not any(True for _ in self.module.children())
         handles = [
             child.register_forward_hook(self._hook(name, OUTPUT if alone else name, taps))
@@ -220,14 +184,26 @@ class Program:
             if name or alone
         ]
         try:
-            out = functional_call(self.module, state, *arguments(x))
+            # what functional_call does, but for longer than the call
+            with _reparametrize_module(self.module, state, tie_weights=True):
+                yield
         finally:
             for handle in handles:
                 handle.remove()
-        return out
+
+    def _call(self, state: dict[str, Tensor], x: Any, y: Any, taps: Recorder) -> Any:
+        if self.module is None:
+            return call_by_name(self.function, {"params": state, "x": x, "y": y, "tap": taps.tap})
+        positional, by_name = arguments(x)
+        return self.module(*positional, **by_name)
+
+    def _left_behind(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The buffers as the forward pass leaves them, also those that were replaced rather than written to."""
+        own = dict(self.module.named_buffers()) if self.module is not None else {}
+        return {name: own.get(name, p).detach().clone() for name, p in state.items()}
 
     @staticmethod
-    def _hook(module: str, name: str, taps: _Recorder) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
+    def _hook(module: str, name: str, taps: Recorder) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
         def hook(child: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
             leaf = not any(True for _ in child.children())
             if isinstance(output, (tuple, list)):
@@ -249,16 +225,19 @@ class Program:
 
         return hook
 
-    def _loss(self, out: Any, y: Any, taps: _Recorder) -> Tensor:
-        out = _main(out)
+    def _loss(self, out: Any, y: Any, taps: Recorder) -> Tensor:
+        whole, out = out, _main(out)
         if not isinstance(out, Tensor):
             raise ManualBPError(
                 f"the reference returned a {type(out).__name__}", hint="return the output tensor, or the loss"
             )
         if self.loss is not None:
             if taps.name_of(out) is None:
-                out = taps.tap(OUTPUT, out)
-            total = self.loss(out, y)
+                plain, out = out, taps.tap(OUTPUT, out)
+                whole = _with(whole, plain, out)
+            handed = out if takes_one(self.loss) else whole
+            with loss_fault(self.loss, handed, y):
+                total = self.loss(handed, y)
         elif out.dim() == 0:
             self._scalar = True
             return out if taps.name_of(out) == LOSS else taps.tap(LOSS, out)
@@ -293,7 +272,7 @@ class Program:
     # ------------------------------------------------------------------ structure
 
     @staticmethod
-    def _structure(taps: _Recorder, leaves: Mapping[str, Tensor], inputs: tuple[str, ...]) -> Structure:
+    def _structure(taps: Recorder, leaves: Mapping[str, Tensor], inputs: tuple[str, ...]) -> Structure:
         ends = {out.grad_fn: name for name, out in taps.handed.items() if out.grad_fn is not None}
         parameter = {id(leaf): name for name, leaf in leaves.items()}
         segments = {name: _walk(name, raw, ends, parameter) for name, raw in taps.raw.items() if name not in inputs}
@@ -320,13 +299,6 @@ class Program:
         used = [p for s in structure.segments.values() for p in s.params]
         shared = frozenset(p for p in used if used.count(p) > 1)
         return Plan(tuple(steps), LOSS, loss, structure.output or "", readers, shared)
-
-
-def _drops(module: nn.Module) -> bool:
-    """Whether it draws a mask when it trains."""
-    if isinstance(module, nn.modules.dropout._DropoutNd):
-        return module.p > 0
-    return isinstance(module, nn.MultiheadAttention | nn.RNNBase) and float(module.dropout) > 0
 
 
 def _walk(name: str, raw: Tensor, ends: Mapping[Any, str], parameter: Mapping[int, str]) -> Segment:
@@ -373,6 +345,29 @@ def _main(out: Any) -> Any:
     if isinstance(out, Mapping):
         out = tuple(out.values())
     return next((part for part in out if _floating(part)), None) if isinstance(out, (tuple, list)) else out
+
+
+def _with(out: Any, old: Tensor, new: Tensor) -> Any:
+    """What a reference returned, one of its tensors exchanged."""
+    if isinstance(out, Mapping):
+        return {name: new if part is old else part for name, part in out.items()}
+    if isinstance(out, (tuple, list)):
+        parts = [new if part is old else part for part in out]
+        return type(out)(*parts) if hasattr(out, "_fields") else type(out)(parts)
+    return new
+
+
+def _gradients(total: Tensor, wanted: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """Of the parameters and inputs, None where the loss does not depend on them."""
+    if not wanted:
+        return ()
+    if not total.requires_grad:
+        raise ManualBPError(
+            "the result of the reference has no gradient: it is constant, detached or computed under torch.no_grad()",
+            hint="compute it from x or the parameters by operations that torch can differentiate",
+        )
+    with backward_fault():
+        return vjp(total, wanted, torch.ones_like(total), allow_unused=True)
 
 
 def _differentiable(value: object) -> bool:

@@ -273,6 +273,11 @@ class ProgramJudge:
             plan, used, grads, target, self.precision, claimed={*claims, *structure.inputs, *self._handed(structure)}
         )
         given |= found.zeros
+        # whole numbers: indices, masks
+        whole = {
+            name: value for name, value in found.values.items() if name not in given and not value.is_floating_point()
+        }
+        bounds |= {n: Bound(torch.zeros(v.shape, dtype=_WIDE), "exact: whole numbers") for n, v in whole.items()}
         missing = [name for name in {**found.values, **found.grads} if name not in bounds and name not in given]
         if not missing:
             return bounds

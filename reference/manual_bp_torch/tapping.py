@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from manual_bp.errors import ManualBPError
 from manual_bp.trace import GRAD, Array
 from manual_bp_torch.vjp import vjp
 
@@ -59,6 +60,70 @@ class Taps:
             return self.claims.get(name + GRAD)
 
         return hook
+
+
+@dataclass
+class Recorder(Taps):
+    """Taps that also remember the tensors, so that the graph between them can be walked.
+
+    ``taken`` are names that no tap may have. Once ``returning``, what is tapped is computed again by a checkpoint.
+    """
+
+    taken: frozenset[str] = frozenset()
+    returning: bool = False
+    raw: dict[str, Tensor] = field(default_factory=dict)
+    handed: dict[str, Tensor] = field(default_factory=dict)
+    calls: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+
+    def unique(self, name: str) -> str:
+        """``name``, or ``name#2`` the second time (a module that is called twice)."""
+        if name not in self.values:
+            return name
+        count = 2
+        while f"{name}#{count}" in self.values:
+            count += 1
+        return f"{name}#{count}"
+
+    def tap(self, name: str, tensor: Tensor) -> Tensor:
+        self._check(name, tensor)
+        if self.returning:
+            return self._again(name, tensor)
+        name = self.unique(name)
+        self.raw[name] = tensor
+        out = super().tap(name, tensor)
+        self.handed[name] = out
+        return out
+
+    def _check(self, name: object, tensor: object) -> None:
+        if not isinstance(name, str):
+            raise ManualBPError(f"a tap is named {name!r}", hint='names are strings: tap("h", h)')
+        if name in self.taken or name.endswith(GRAD):
+            what = "as a parameter is" if name in self.taken else "like a gradient"
+            raise ManualBPError(f"a tap is named {name!r}, {what}", hint="rename the tap")
+        if not isinstance(tensor, Tensor):
+            raise ManualBPError(f"tap {name!r} is given a {type(tensor).__name__}", hint="give it a tensor")
+        if tensor.is_complex():
+            hint = "tap its parts, z.real and z.imag, and go on with torch.complex of them"
+            raise ManualBPError(f"tap {name!r} is given a complex tensor", hint=hint)
+
+    def _again(self, name: str, tensor: Tensor) -> Tensor:
+        """Only to compute what follows: the first time has been recorded, and has the gradient."""
+        names = [known for known in self.values if known.partition("#")[0] == name]
+        known = next((known for known in names if torch.equal(self.values[known], tensor)), name)
+        claim = self.claims.get(known)
+        if claim is None:
+            return tensor.view_as(tensor)
+        out: Tensor = _Claim.apply(tensor, claim)  # type: ignore[no-untyped-call]  # torch does not annotate it
+        return out
+
+    def forget(self) -> None:
+        """Let go of the graph: its hooks hold these taps, and no garbage collector sees a circle through torch."""
+        self.raw.clear()
+        self.handed.clear()
+
+    def name_of(self, tensor: object) -> str | None:
+        return next((name for name, known in self.handed.items() if known is tensor), None)
 
 
 @dataclass(frozen=True)
