@@ -18,6 +18,25 @@ from manual_bp.trace import Array
 from manual_bp.variants import Variant, variants
 
 
+def by_name(what: str, given: Any) -> Any:
+    """An argument that is a mapping, if it is given.
+
+    Raises
+    ------
+    ManualBPError
+        If it is anything else.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise ManualBPError(f"{what} is a {type(given).__name__}", hint="give a dictionary by name")
+    return given
+
+
+def _seed(given: Any) -> int:
+    if not isinstance(given, int | np.integer) or given < 0:
+        raise ManualBPError(f"the seed is {given!r}", hint="give a whole number, 0 or more")
+    return int(given)
+
+
 class Session:
     """Everything that stays the same over the probes."""
 
@@ -33,7 +52,7 @@ class Session:
         seed: int,
     ) -> None:
         self.naming = naming
-        self.seed = seed
+        self.seed = _seed(seed)
         data = mapped(x, lambda part: as_array("x", part, whose="the given"))
         # without a loss y is dL/d(output), and laid out like it
         self.y_name = "output" if loss is None and "y" not in naming.layouts else "y"
@@ -46,7 +65,7 @@ class Session:
         self.judge = _torch_side.program_judge.ProgramJudge(self.program)
         self.name = getattr(reference, "__name__", type(reference).__name__)
         self.x = rebuilt(data, {name: self._from_candidate(name, part) for name, part in named(data).items()})
-        self.params = self._own_params(params)
+        self.params = self._own_params(by_name("params", params))
         self.y = None if y is None else self._from_candidate(self.y_name, as_array("y", y, whose="the given"))
         self.upstream = False
         if loss is None:
@@ -54,6 +73,7 @@ class Session:
         self.steps: tuple[Any, ...] = ()
         self.params_used = False
         self.evidence: Evidence | None = None
+        self.refusal: ManualBPError | None = None
 
     def _from_candidate(self, name: str, array: Array) -> Array:
         """x and y may be given as the candidate stores them."""
@@ -143,10 +163,14 @@ class Session:
         Raises
         ------
         ManualBPError
-            It draws random numbers, or gets names that it does not have.
+            It draws random numbers, or gets names that it does not have; or it raises itself, kept as ``refusal``.
         """
         first = not self.steps
-        found, structure = self.judge.record(setting)
+        try:
+            found, structure = self.judge.record(setting)
+        except _torch_side.failures.TheirError as error:
+            self.refusal = error
+            raise
         if first and (name := self.judge.random_quantity(setting, found)):
             raise ManualBPError(
                 f"the reference is random: a second pass gives another {name!r}",

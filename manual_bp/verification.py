@@ -20,8 +20,8 @@ from manual_bp.guards import LogLoss, guarded
 from manual_bp.inputs import named, rebuilt
 from manual_bp.kept import Kept
 from manual_bp.report import Check, Finding, ProbeInfo, Report
-from manual_bp.session import Session
-from manual_bp.trace import GRAD, Equation, Trace
+from manual_bp.session import Session, by_name
+from manual_bp.trace import GRAD, Array, Equation, Trace
 from manual_bp.variants import Variant
 from manual_bp.verdict import make_report, merge_findings, refereed
 
@@ -100,18 +100,20 @@ def verify(
     """
     if probes is not None and not isinstance(probes, (str, list, tuple)):
         raise ManualBPError(f"probes is {probes!r}", hint='give "all", None, or a list of names')
-    session = Session(reference, x, y, loss, params, Naming(names, layouts), dtype, seed)
+    naming = Naming(by_name("names", names), by_name("layouts", layouts))
+    formulas = {name: Equation(text=text) for name, text in (by_name("equations", equations) or {}).items()}
+    session = Session(reference, x, y, loss, params, naming, dtype, seed)
     run = runner(candidate, session)
     fixed = isinstance(candidate, Mapping)
     chosen = session.probes(() if fixed or probes is None else probes)
-    formulas = {name: Equation(text=text) for name, text in (equations or {}).items()}
+    own = not isinstance(probes, str) and any(isinstance(p, Variant) for p in probes or ())
     judging = Judging(complete=complete, strict_kinks=strict_kinks, formulas=formulas, keep=keep)
-    report = judge_probes(session, [(probe, run) for probe in chosen], judging, title=title, progress=progress)
+    pairs = [(probe, run) for probe in chosen]
+    report = judge_probes(session, pairs, judging, generated=not own, title=title, progress=progress)
     if session.evidence is None:
         return report
     place = place_of(candidate) if callable(candidate) and not isinstance(candidate, Located) else ""
     session.evidence.locate = candidate.locate if isinstance(candidate, Located) else lambda _: place
-    own = not isinstance(probes, str) and any(isinstance(p, Variant) for p in probes or ())
     session.evidence.more = None if fixed or own else _more(session, run, strict_kinks)
     return with_causes(report, session)
 
@@ -121,10 +123,15 @@ def judge_probes(
     chosen: Sequence[tuple[Variant, Run]],
     judging: Judging,
     *,
+    generated: bool = False,
     title: str = "",
     progress: Progress | None = None,
 ) -> Report:
-    """Judge what ``run`` reports on each probe; Ctrl-C after the first one leaves a partial report."""
+    """Judge what ``run`` reports on each probe; Ctrl-C after the first one leaves a partial report.
+
+    Of ``generated`` probes, those that the reference cannot work with (another domain than the given data's) are left
+    out, and a note says so.
+    """
     checks: list[Check] = []
     findings: list[Finding] = []
     infos: list[ProbeInfo] = []
@@ -143,6 +150,12 @@ def judge_probes(
                 raise CandidateError(what, traceback_text=own_traceback(error)) from error
             partial = True
             break
+        except ManualBPError as error:
+            if error is not session.refusal or not generated or probe is chosen[0][0]:
+                raise
+            why = str(error.__cause__).strip().splitlines() or [error.what]
+            session.note(f"probe {probe.name} is left out: the reference cannot work with it: {why[0]}")
+            continue
         checks += found
         findings += said
         infos.append(probe_info(probe, session.seed, blind))
@@ -179,7 +192,11 @@ def _more(session: Session, run: Run, strict_kinks: bool) -> Callable[[str], lis
         try:
             for probe in session.probes("all", seed=session.seed + 1)[1:3]:
                 own = probe if session.params_used else replace(probe, params=session.params)
-                judge_probe(session, own, run, Judging(strict_kinks=strict_kinks))
+                try:
+                    judge_probe(session, own, run, Judging(strict_kinks=strict_kinks))
+                except ManualBPError as error:
+                    if error is not session.refusal:
+                        raise
             found = _cases(session, name)
         finally:
             session.evidence = first
@@ -228,10 +245,20 @@ def observe(session: Session, probe: Variant, run: Run) -> Observed:
     for name in session.program.frozen():
         trace.pop(name + GRAD, None)  # nobody asked for it
     _statistics(session, setting, found, structure, trace)
+    for name in trace.keys() & found.values.keys():
+        if not found.values[name].is_floating_point():
+            trace[name] = _whole(trace[name], found.values[name].numpy().dtype)
     changed = dict.fromkeys(naming.reference_name(n) for n in mutated(kept, handed))
     return Observed(
         setting=setting, found=found, structure=structure, trace=trace, misfits=misfits, changed=tuple(changed)
     )
+
+
+def _whole(array: Array, dtype: Any) -> Array:
+    """Indices and masks by their numbers: which type of whole numbers holds them says nothing."""
+    with np.errstate(invalid="ignore"):  # what is no whole number stays as it is
+        same = array.astype(dtype)
+    return same if np.array_equal(same, array) else array
 
 
 def _statistics(session: Session, setting: Any, found: Any, structure: Any, trace: Trace) -> None:
