@@ -272,8 +272,11 @@ def _statistics(session: Session, setting: Any, found: Any, structure: Any, trac
         if names:
             shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
             session.note(f"running statistics ({shown}) are not judged{unless}")
-    for name in unjudged:
-        trace.pop(name, None)
+    for name in unjudged & trace.keys():
+        trace.pop(name)
+        if not trace:
+            hint = "report a value or a gradient as well"
+            raise ManualBPError(f"the candidate reports nothing that can be judged: no bound for {name!r}", hint=hint)
 
 
 def judge_probe(

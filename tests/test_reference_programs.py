@@ -166,6 +166,8 @@ def test_running_statistics_without_a_bound_are_left_alone() -> None:
     report = verify(lambda p, x: {"output": x - x.mean(0), "mean": 0.9 * p["mean"] + 0.1 * x.mean(0)}, Own(), x=X)
     assert report.ok, str(report)
     assert "running statistics (mean) are not judged" in report.notes
+    with pytest.raises(ManualBPError, match="nothing that can be judged"):
+        verify(lambda p, x: {"mean": p["mean"]}, Own(), x=X)
 
 
 # ---------------------------------------------------------------------- several outputs

@@ -7,7 +7,7 @@ functional operations in between are all seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -128,7 +128,8 @@ class Program:
             with own_fault(x, self.function):
                 out = self._call(state, rebuilt(x, tapped), y, taps)
             total = self._loss(out, y, taps)
-            state = {**self._left_behind(state), **leaves}
+            # a new dictionary: the one that the module holds is written to when it lets go
+            state = {**state, **self._left_behind(state.keys() - leaves.keys(), state)}
             wanted = [leaf for leaf in (*leaves.values(), *inputs.values()) if _differentiable(leaf)]
             structure = self._structure(taps, leaves, tuple(inputs))
             taps.returning = True
@@ -197,10 +198,10 @@ class Program:
         positional, by_name = arguments(x)
         return self.module(*positional, **by_name)
 
-    def _left_behind(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _left_behind(self, names: Collection[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The buffers as the forward pass leaves them, also those that were replaced rather than written to."""
         own = dict(self.module.named_buffers()) if self.module is not None else {}
-        return {name: own.get(name, p).detach().clone() for name, p in state.items()}
+        return {name: own.get(name, state[name]).detach().clone() for name in names}
 
     @staticmethod
     def _hook(module: str, name: str, taps: Recorder) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
