@@ -127,31 +127,31 @@ def test_a_layer_that_works_in_place_as_its_reference_does_is_right() -> None:
 class Adding(Dense):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
-        self.gW, self.gb = np.zeros_like(self.W), np.zeros_like(self.b)
+        self.dW, self.db = np.zeros_like(self.W), np.zeros_like(self.b)
 
     def forward(self, x: Any) -> Any:
         self.x = x
         return x @ self.W + self.b
 
     def backward(self, d: Any) -> Any:
-        self.gW += self.x.T @ d
-        self.gb = self.gb + d.sum(0)
+        self.dW += self.x.T @ d
+        self.db = self.db + d.sum(0)
         return d @ self.W.T
 
 
 class AddingWithinOnePass(Adding):
     def backward(self, d: Any) -> Any:
-        self.gW[...] = 0
-        self.gb = np.zeros_like(self.b)
+        self.dW[...] = 0
+        self.db = np.zeros_like(self.b)
         for row, each in zip(self.x, d, strict=True):
-            self.gW += np.outer(row, each)
-            self.gb += each
+            self.dW += np.outer(row, each)
+            self.db += each
         return d @ self.W.T
 
 
 class AddingUntilItIsStepped(Adding):
     def zero_grad(self) -> None:
-        self.gW[...], self.gb[...] = 0, 0
+        self.dW[...], self.db[...] = 0, 0
 
 
 def test_gradients_that_are_never_set_to_zero_are_told() -> None:
@@ -179,8 +179,8 @@ class Shared(Adding):
 
     def backward(self, d: Any) -> Any:
         x = self.inputs.pop()
-        self.gW = x.T @ d if self.forgets else self.gW + x.T @ d
-        self.gb = self.gb + d.sum(0)
+        self.dW = x.T @ d if self.forgets else self.dW + x.T @ d
+        self.db = self.db + d.sum(0)
         return d @ self.W.T
 
 

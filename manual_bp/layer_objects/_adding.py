@@ -29,11 +29,14 @@ def _added_to(kind: type) -> frozenset[str]:
     if any(_CLEARS.search(name) for name in dir(kind)):
         return frozenset()
     try:
-        trees = [ast.parse(textwrap.dedent(inspect.getsource(c))) for c in kind.__mro__ if c is not object]
+        trees = [ast.parse(textwrap.dedent(inspect.getsource(function))) for function in _each_pass(kind)]
     except (OSError, TypeError, SyntaxError):
         return frozenset()
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    if any(isinstance(node, ast.Name) and node.id == "super" for node in nodes):
+        return frozenset()  # what is called there is not looked at
     added, renewed = set[str](), set[str]()
-    for node in (node for tree in trees for node in _methods(tree)):
+    for node in nodes:
         match node:
             case ast.AugAssign(target=target, op=ast.Add()):
                 added |= set(_attributes(target))
@@ -48,11 +51,9 @@ def _added_to(kind: type) -> frozenset[str]:
     return frozenset(added - renewed)
 
 
-def _methods(tree: ast.Module) -> Iterator[ast.AST]:
-    """What stands in the methods that are run for each pass."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name != "__init__":
-            yield from ast.walk(node)
+def _each_pass(kind: type) -> Iterator[Any]:
+    """The methods that are run for each pass, its own and those that it inherits."""
+    return (function for name, function in inspect.getmembers(kind, inspect.isfunction) if name != "__init__")
 
 
 def _attributes(target: ast.AST) -> Iterator[str]:
