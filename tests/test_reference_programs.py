@@ -407,3 +407,24 @@ def test_sparse_gradients_are_compared_with_their_zeros() -> None:
         return {"output": params["weight"][x], "weight.grad": dw}
 
     assert verify(candidate, nn.Embedding(6, 3, sparse=True), x=np.array([[1, 2, 1]])).ok
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_weights_of_a_module_that_stands_twice_are_judged(dtype: str) -> None:
+    layer = nn.Linear(4, 4)
+    module = nn.Sequential(layer, nn.Tanh(), layer)
+
+    def candidate(factor: float) -> Any:
+        def run(params: dict[str, np.ndarray], x: Any, y: Any) -> dict[str, Any]:
+            w, b = params["0.weight"], params["0.bias"]
+            a = np.tanh(x @ w.T + b)
+            dz = (y @ w) * (1 - a * a)
+            return {"x.grad": dz @ w, "0.weight.grad": factor * (y.T @ a + dz.T @ x), "0.bias.grad": (y + dz).sum(0)}
+
+        return run
+
+    x = np.random.default_rng(0).standard_normal((5, 4))
+    assert verify(candidate(1.0), module, x=x, dtype=dtype).ok
+    for factor in (0.0, 1.001):
+        report = verify(candidate(factor), module, x=x, dtype=dtype)
+        assert {c.name for c in report.checks if c.status == "wrong"} == {"0.weight.grad"}

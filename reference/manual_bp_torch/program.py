@@ -95,6 +95,13 @@ class Program:
             raise ManualBPError(f"the reference is {what}", hint=f"{hint} or a function of tensors")
         self._scalar = False  # whether the reference returns its loss itself; known once it has run
         self.loss = usable_loss(loss, dtype)
+        own = dict(self.module.named_parameters()) if self.module is not None else {}
+        # asked once: a module that stands twice is left with tensors that it was lent as its parameters
+        self._frozen = frozenset(name for name, p in own.items() if not p.requires_grad)
+        self._trained = frozenset(name for name, p in own.items() if p.is_floating_point() and p.requires_grad)
+        first = {id(p): name for name, p in own.items()}
+        every = self.module.named_parameters(remove_duplicate=False) if self.module is not None else ()
+        self._tied = {name: first[id(p)] for name, p in every if first[id(p)] != name}
 
     def wide(self) -> Program:
         """The same program in float64."""
@@ -150,23 +157,16 @@ class Program:
 
     def frozen(self) -> frozenset[str]:
         """Names of the module's frozen parameters: they get no gradient."""
-        if self.module is None:
-            return frozenset()
-        return frozenset(name for name, p in self.module.named_parameters() if not p.requires_grad)
+        return self._frozen
 
     def tied(self) -> dict[str, str]:
         """Further names of tied parameters: name -> the first one's."""
-        if self.module is None:
-            return {}
-        first = {id(p): name for name, p in self.module.named_parameters()}
-        every = self.module.named_parameters(remove_duplicate=False)
-        return {name: first[id(p)] for name, p in every if first[id(p)] != name}
+        return self._tied
 
     def trained(self, params: Mapping[str, Tensor]) -> frozenset[str]:
         """Names of what gets a gradient: a module's parameters unless frozen, every floating one of a function's."""
         if self.module is not None:
-            own = self.module.named_parameters()
-            return frozenset(name for name, p in own if p.is_floating_point() and p.requires_grad)
+            return self._trained
         return frozenset(name for name, p in params.items() if p.is_floating_point())
 
     @contextmanager
