@@ -286,3 +286,20 @@ def test_without_a_loss_there_is_nothing_to_train_on(folder: Path, monkeypatch: 
     assert (code, "no loss to train on" in said) == (2, True)
     code, said = quickly(folder, "train", "case.py", *options, "--batch", "13", monkeypatch=monkeypatch)
     assert (code, "there are 12 examples" in said) == (2, True)
+
+
+def test_a_probe_outside_of_the_domain_is_not_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+import numpy as np
+from torch import nn
+from manual_bp import Case
+p = np.random.default_rng(0).uniform(0.1, 0.9, (4, 3))
+own = {"reference": nn.Identity(), "x": p, "y": np.round(p), "loss": nn.BCELoss()}
+case = Case(candidate=lambda params, x, y: {"output": x}, **own)
+"""
+    (folder / "domain.py").write_text(text, encoding="utf-8")
+    options = ("--probe", "all", "-o", "probabilities", "--form", "npz")
+    code, said = quickly(folder, "export", "domain.py", *options, monkeypatch=monkeypatch)
+    assert code == 0, said
+    assert [path.stem for path in (folder / "probabilities").iterdir()] == ["given"]
+    assert "left out probe seed-1: the reference cannot work with it" in said

@@ -128,7 +128,15 @@ def _case(
     # the manifest names the case by the way from the fixture's own folder, wherever both are moved
     several = dumps.form_of(output) == "bin" and len(probes) > 1
     folder = Path(output) if several else Path(output).parent
-    return [dumps.case_fixture(case, session, p, target=target, folder=folder, expected=expected) for p in probes]
+    made = []
+    for probe in probes:
+        try:
+            made.append(dumps.case_fixture(case, session, probe, target=target, folder=folder, expected=expected))
+        except ManualBPError as error:
+            if error is not session.refusal or "all" not in names or probe is probes[0]:
+                raise
+            click.echo(f"left out probe {probe.name}: the reference cannot work with it", err=True)
+    return made
 
 
 def _layouts(texts: tuple[str, ...]) -> dict[str, str]:
