@@ -141,7 +141,7 @@ class ProgramJudge:
         with torch.no_grad():
             silent = self.unasked(structure) - candidate.keys()
             isolated = self._bounds(setting, replay, structure, claims, silent)
-            end = {n: _with_jumps(b) for n, b in self._bounds(setting, found, structure, {}, silent).items()}
+            end = self._bounds(setting, found, structure, {}, silent, kinks=False)
         items = []
         for quantity in self.quantities(setting, found, structure):
             name = quantity.name
@@ -262,8 +262,13 @@ class ProgramJudge:
         structure: Structure,
         claims: Mapping[str, Tensor],
         silent: Collection[str] = (),
+        *,
+        kinks: bool = True,
     ) -> dict[str, Bound]:
-        """Certified where there is a rule, calibrated elsewhere; nothing for what nobody asks for."""
+        """Certified where there is a rule, calibrated elsewhere; nothing for what nobody asks for.
+
+        Only a step that is judged on the candidate's own operands can be held to its ``kinks``.
+        """
         used = {n: _widen(claims.get(n, t)) for n, t in {**setting.params, **found.values}.items()}
         grads = {n: _widen(claims.get(n, t)) for n, t in found.grads.items() if n not in found.zeros}
         plan = self.program.plan(structure, self.wide.module, self.wide.loss)
@@ -291,7 +296,7 @@ class ProgramJudge:
             return {name: {**moved.values, **moved.grads}[name] for name in missing}
 
         of = {name: used[base] for name in missing if (base := name.removesuffix(GRAD)) != name and base in used}
-        estimates = spread(again, u=self.precision.u, eta=self.precision.eta, operands=of)
+        estimates = spread(again, u=self.precision.u, eta=self.precision.eta, operands=of if kinks else None)
         rule = "calibrated: stochastic arithmetic in float64"
         return {**bounds, **{name: Bound(found.e, rule, kinks=found.kinks) for name, found in estimates.items()}}
 
@@ -316,14 +321,6 @@ class ProgramJudge:
             for name in suspects
             if name in claims and name in own and name in exact and name in bounds
         }
-
-
-def _with_jumps(bound: Bound) -> Bound:
-    """End to end two right sides may stand on different sides of a kink, by rounding alone."""
-    if bound.kinks is None or not bound.rule.startswith("calibrated"):
-        return bound
-    kinks = bound.kinks.made()
-    return Bound(bound.e + torch.where(kinks.mask, kinks.high - kinks.low, 0.0), bound.rule)
 
 
 def _quantity(name: str, kind: Kind, step: str) -> Quantity:

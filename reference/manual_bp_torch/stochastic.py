@@ -174,36 +174,36 @@ def spread(
         called once plainly and SAMPLES times perturbed, and as often again where something jumps. Where it refuses
         numbers that were moved (out of a range), the other samples must do.
     operands
-        By the name of a gradient, what it is the gradient of.
+        By the name of a gradient, what it is the gradient of; None if nobody asks where it has no derivative.
     """
     plain = run(lambda value: value)
     samples = _samples(run, u)
-    steady = [_sample(run, Perturbed(u, 0, flip=flip, steady=True), nudged=True) for flip in (False, True)]
     deviations = {name: _deviation(_of(name, samples), value) for name, value in plain.items()}
+    estimates = {name: Estimate(_allowed(deviations[name], value, u) + eta) for name, value in plain.items()}
+    if operands is None:
+        return estimates
+    steady = [_sample(run, Perturbed(u, 0, flip=flip, steady=True), nudged=True) for flip in (False, True)]
     # a function that jumps has its value all the same; its derivative may be one thing or another
     gradients = {name: value for name, value in plain.items() if name.endswith(GRAD) and value.numel()}
     within = {n for n, v in gradients.items() if deviations[n].max() > SUDDEN * u * v.abs().nan_to_num().max()}
     outside = {n for n, v in gradients.items() if bool((_deviation(_of(n, steady), v) > LOUD * v.abs() + _FLOOR).any())}
     if not within | outside:
-        return {name: Estimate(_allowed(deviations[name], value, u) + eta) for name, value in plain.items()}
+        return estimates
     # in float64 nothing of the size of u can be told from the rounding of these passes themselves
     large, small = (1.0, 1 / SCALE) if u > 2.0**-40 else (SCALE**2, SCALE)
     near = _samples(run, u, times=small, nudged=True)
     pairs = list(zip(_samples(run, u, times=large, nudged=True), near, strict=True)) if within else []
-    estimates = {}
-    for name, value in plain.items():
-        deviation, size, sides = deviations[name], value, None
-        if name in within:
-            apart = [a[name] - b[name] for a, b in pairs if a is not None and b is not None]
+    for name in within | outside:
+        value, deviation = plain[name], deviations[name]
+        apart = [a[name] - b[name] for a, b in pairs if a is not None and b is not None] if name in within else []
+        if apart:
             deviation = _deviation(apart, torch.zeros_like(value)) / abs(large - small)
-        if name in within | outside:
-            # 0 / 0 beside a number says nothing
-            sides = torch.stack([value, *(torch.where(s.isnan(), value, s) for s in _of(name, [*near, *steady]))])
-            size = sides.abs().nan_to_num().amax(0)
-        e = _allowed(deviation, size, u) + eta
-        spots = None if sides is None else _Spots.of(sides, e * max(1.0, small))
-        if spots is not None and name in (operands or {}):
-            spots = spots.with_equals((operands or {})[name])
+        # 0 / 0 beside a number says nothing
+        sides = torch.stack([value, *(torch.where(s.isnan(), value, s) for s in _of(name, [*near, *steady]))])
+        e = _allowed(deviation, sides.abs().nan_to_num().amax(0), u) + eta
+        spots = _Spots.of(sides, e * max(1.0, small))
+        if spots is not None and name in operands:
+            spots = spots.with_equals(operands[name])
         estimates[name] = Estimate(e, spots.kinks() if spots is not None else None)
     return estimates
 
