@@ -24,7 +24,7 @@ This estimates; it does not prove. Checks that rest on it say "calibrated".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -162,9 +162,7 @@ class Estimate:
     kinks: Kinks | None = None
 
 
-def spread(
-    run: Callable[[Nudge], dict[str, Tensor]], *, u: float, eta: float, operands: Mapping[str, Tensor] | None = None
-) -> dict[str, Estimate]:
+def spread(run: _Run, *, u: float, eta: float, operands: Mapping[str, Tensor] | None = None) -> dict[str, Estimate]:
     """Estimates for everything that ``run`` computes, by name.
 
     Parameters
@@ -177,31 +175,45 @@ def spread(
         By the name of a gradient, what it is the gradient of; None if nobody asks where it has no derivative.
     """
     plain = run(lambda value: value)
-    samples = _samples(run, u)
-    deviations = {name: _deviation(_of(name, samples), value) for name, value in plain.items()}
+    deviations = {name: torch.zeros_like(value) for name, value in plain.items()}
+    for moved in _samples(run, u):
+        for name, value in plain.items():
+            _raise(deviations[name], moved[name] - value)
     estimates = {name: Estimate(_allowed(deviations[name], value, u) + eta) for name, value in plain.items()}
     if operands is None:
         return estimates
-    steady = [_sample(run, Perturbed(u, 0, flip=flip, steady=True), nudged=True) for flip in (False, True)]
     # a function that jumps has its value all the same; its derivative may be one thing or another
     gradients = {name: value for name, value in plain.items() if name.endswith(GRAD) and value.numel()}
     within = {n for n, v in gradients.items() if deviations[n].max() > SUDDEN * u * v.abs().nan_to_num().max()}
-    outside = {n for n, v in gradients.items() if bool((_deviation(_of(n, steady), v) > LOUD * v.abs() + _FLOOR).any())}
-    if not within | outside:
+    outside = set()
+    for moved in _samples(run, u, steady=True):
+        outside |= {n for n, v in gradients.items() if bool(((moved[n] - v).abs() > LOUD * v.abs() + _FLOOR).any())}
+    jumps = within | outside
+    if not jumps:
         return estimates
     # in float64 nothing of the size of u can be told from the rounding of these passes themselves
     large, small = (1.0, 1 / SCALE) if u > 2.0**-40 else (SCALE**2, SCALE)
-    near = _samples(run, u, times=small, nudged=True)
-    pairs = list(zip(_samples(run, u, times=large, nudged=True), near, strict=True)) if within else []
-    for name in within | outside:
-        value, deviation = plain[name], deviations[name]
-        apart = [a[name] - b[name] for a, b in pairs if a is not None and b is not None] if name in within else []
-        if apart:
-            deviation = _deviation(apart, torch.zeros_like(value)) / abs(large - small)
+    sides = {name: [plain[name]] for name in jumps}
+    apart = {name: torch.zeros_like(plain[name]) for name in within}
+    for which in range(SAMPLES):
+        near = _sample(run, u, which, times=small, nudged=True)
+        if near is None:
+            continue
+        for name in jumps:
+            sides[name].append(near[name])
+        far = _sample(run, u, which, times=large, nudged=True) if within else None
+        if far is not None:
+            for name in within:
+                _raise(apart[name], (far[name] - near[name]) / abs(large - small))
+    for moved in _samples(run, u, steady=True):
+        for name in jumps:
+            sides[name].append(moved[name])
+    for name in jumps:
         # 0 / 0 beside a number says nothing
-        sides = torch.stack([value, *(torch.where(s.isnan(), value, s) for s in _of(name, [*near, *steady]))])
-        e = _allowed(deviation, sides.abs().nan_to_num().amax(0), u) + eta
-        spots = _Spots.of(sides, e * max(1.0, small))
+        every = torch.stack([torch.where(side.isnan(), plain[name], side) for side in sides[name]])
+        deviation = apart[name] if name in within and bool(apart[name].any()) else deviations[name]
+        e = _allowed(deviation, every.abs().nan_to_num().amax(0), u) + eta
+        spots = _Spots.of(every, e * max(1.0, small))
         if spots is not None and name in operands:
             spots = spots.with_equals(operands[name])
         estimates[name] = Estimate(e, spots.kinks() if spots is not None else None)
@@ -219,18 +231,21 @@ LOUD = 2.0**-30
 
 CONVENTION = "torch's choice where there is no derivative"
 
-_Found = dict[str, Tensor] | None
+_Run = Callable[[Nudge], dict[str, Tensor]]
 
 
-def _samples(
-    run: Callable[[Nudge], dict[str, Tensor]], u: float, *, times: float = 1.0, nudged: bool = False
-) -> list[_Found]:
-    """In pairs of opposite signs, the same ones every time; None where the program refused."""
-    modes = [Perturbed(u, i // 2, flip=bool(i % 2), times=times) for i in range(SAMPLES)]
-    return [_sample(run, mode, nudged=nudged) for mode in modes]
+def _samples(run: _Run, u: float, *, steady: bool = False) -> Iterator[dict[str, Tensor]]:
+    """In pairs of opposite signs, one at a time; those that the program refuses are left out."""
+    for which in range(2 if steady else SAMPLES):
+        found = _sample(run, u, which, steady=steady, nudged=steady)
+        if found is not None:
+            yield found
 
 
-def _sample(run: Callable[[Nudge], dict[str, Tensor]], mode: Perturbed, *, nudged: bool) -> _Found:
+def _sample(
+    run: _Run, u: float, which: int, *, times: float = 1.0, steady: bool = False, nudged: bool = False
+) -> dict[str, Tensor] | None:
+    mode = Perturbed(u, which // 2, flip=bool(which % 2), times=times, steady=steady)
     try:
         with mode:
             return run(mode.nudge if nudged else lambda value: value)
@@ -238,16 +253,9 @@ def _sample(run: Callable[[Nudge], dict[str, Tensor]], mode: Perturbed, *, nudge
         return None
 
 
-def _of(name: str, samples: Sequence[_Found]) -> list[Tensor]:
-    return [found[name] for found in samples if found is not None]
-
-
-def _deviation(moved: Sequence[Tensor], still: Tensor) -> Tensor:
-    """The largest of several, element by element."""
-    largest = torch.zeros_like(still)
-    for value in moved:
-        largest = torch.maximum(largest, torch.nan_to_num((value - still).abs()))
-    return largest
+def _raise(largest: Tensor, deviation: Tensor) -> None:
+    """Take in another deviation, in place."""
+    torch.maximum(largest, torch.nan_to_num(deviation.abs()), out=largest)
 
 
 def _allowed(deviation: Tensor, size: Tensor, u: float) -> Tensor:
@@ -296,8 +304,8 @@ class _Spots:
             return self
         place = torch.arange(shared[1].numel()).reshape(shared[1].shape).expand(operand.shape)
         values, rank = operand.unique(return_inverse=True)
-        group = (place * len(values) + rank).reshape(-1)
-        empty = torch.full((shared[1].numel() * len(values),), torch.inf, dtype=self.low.dtype)
+        groups, group = (place * len(values) + rank).reshape(-1).unique(return_inverse=True)
+        empty = torch.full(groups.shape, torch.inf, dtype=self.low.dtype)
         low = empty.scatter_reduce(0, group, torch.where(self.mask, self.low, torch.inf).reshape(-1), "amin")
         high = (-empty).scatter_reduce(0, group, torch.where(self.mask, self.high, -torch.inf).reshape(-1), "amax")
         low, high = (of[group].reshape(operand.shape) for of in (low, high))
