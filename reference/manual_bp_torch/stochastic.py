@@ -59,7 +59,6 @@ Nudge = Callable[[Any], Any]
 #: Far below anything that a program adds to it, far above what underflows.
 _LEAST = 1e-290
 
-
 #: What the spread of a few samples is multiplied by.
 FACTOR = 17
 
@@ -185,10 +184,9 @@ def spread(run: _Run, *, u: float, eta: float, operands: Mapping[str, Tensor] | 
     # a function that jumps has its value all the same; its derivative may be one thing or another
     gradients = {name: value for name, value in plain.items() if name.endswith(GRAD) and value.numel()}
     within = {n for n, v in gradients.items() if deviations[n].max() > SUDDEN * u * v.abs().nan_to_num().max()}
-    outside = set()
-    for moved in _samples(run, u, steady=True):
-        outside |= {n for n, v in gradients.items() if bool(((moved[n] - v).abs() > LOUD * v.abs() + _FLOOR).any())}
-    jumps = within | outside
+    steady = [{name: moved[name] for name in gradients} for moved in _samples(run, u, steady=True)]
+    loud = {n: LOUD * v.abs() + _FLOOR for n, v in gradients.items()}
+    jumps = within | {n for moved in steady for n in loud if bool(((moved[n] - plain[n]).abs() > loud[n]).any())}
     if not jumps:
         return estimates
     # in float64 nothing of the size of u can be told from the rounding of these passes themselves
@@ -205,10 +203,8 @@ def spread(run: _Run, *, u: float, eta: float, operands: Mapping[str, Tensor] | 
         if far is not None:
             for name in within:
                 _raise(apart[name], (far[name] - near[name]) / abs(large - small))
-    for moved in _samples(run, u, steady=True):
-        for name in jumps:
-            sides[name].append(moved[name])
     for name in jumps:
+        sides[name] += [moved[name] for moved in steady]
         # 0 / 0 beside a number says nothing
         every = torch.stack([torch.where(side.isnan(), plain[name], side) for side in sides[name]])
         deviation = apart[name] if name in within and bool(apart[name].any()) else deviations[name]
