@@ -43,9 +43,9 @@ def _has(role: Role) -> Callable[[Any], bool]:
 
 
 def one_element(a: Array) -> Array:
-    """The array with its largest element halved."""
+    """The array with its second element halved: the same one whatever the numbers, as an index that is off makes it."""
     out = np.array(a, order="C")
-    out.reshape(-1)[np.abs(out).argmax()] /= 2
+    out.reshape(-1)[:2][-1:] /= 2
     return out
 
 
