@@ -43,9 +43,10 @@ def _has(role: Role) -> Callable[[Any], bool]:
 
 
 def one_element(a: Array) -> Array:
-    """The array with its second element halved: the same one whatever the numbers, as an index that is off makes it."""
+    """The array with half its largest number taken from its second element: always that one, as a wrong index does."""
     out = np.array(a, order="C")
-    out.reshape(-1)[:2][-1:] /= 2
+    element = out.reshape(-1)[:2][-1:]
+    element -= np.copysign(np.max(np.abs(a), initial=0.0) / 2, element)
     return out
 
 
@@ -79,7 +80,7 @@ def _everywhere(role: Role) -> list[StepMutant]:
 
     return [
         of("negated", "sign-flipped", "with the wrong sign", lambda a: -a),
-        of("one-element", "single-element", "wrong in one element, half as large as it should be", one_element),
+        of("one-element", "single-element", "wrong in one element, by half as much as the largest", one_element),
         of("nan", "nonfinite", "has a NaN in it", not_a_number),
         of("nudged", "perturbed", "off by a millionth", lambda a: a * (1 + 1e-6), dtypes=("float64",)),
         of("bfloat16-inside", "precision-lowered", "rounded to bfloat16 on the way", bfloat16),
