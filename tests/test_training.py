@@ -12,16 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from manual_bp import networks, nn
-from manual_bp.compare import compare
 from manual_bp.errors import ManualBPError
 from manual_bp.nn import Array, Gradients, Optimizer, Params, State
-from manual_bp.trace import NEW
 from manual_bp.training import Step, Training, train
 from manual_bp.training import _train as module
 from manual_bp.training._data import examples
-from manual_bp.training._judged import largest_share
-
-from manual_bp_torch.lockstep import update_items  # isort: skip  # the torch side, after what needs none
 
 THREE = networks.get("three-layer")
 
@@ -226,56 +221,6 @@ def test_a_wrong_optimiser_is_found(right: Optimizer, wrong: Optimizer, step: in
     assert (found.wrong_step, found.first_wrong) == (step, first)
     assert found.report is not None
     assert all(check.kind == "update" for check in found.report.checks if check.status != "pass")
-
-
-# ---------------------------------------------------------------------------------------------------- the bound
-
-
-def random_state(optimizer: Optimizer, theta: Array, rng: np.random.Generator) -> dict[str, Array]:
-    like: dict[str, Array] = {"momentum_buffer": rng.standard_normal(theta.shape)}
-    if isinstance(optimizer, nn.Adam):
-        like = {"exp_avg": rng.standard_normal(theta.shape), "exp_avg_sq": rng.standard_normal(theta.shape) ** 2}
-        if optimizer.amsgrad:
-            like["max_exp_avg_sq"] = like["exp_avg_sq"] * rng.uniform(0.5, 2, theta.shape)
-    found = {key: array.astype(theta.dtype) for key, array in like.items()}
-    return found | ({"step": np.asarray(rng.integers(1, 5000), np.float32)} if isinstance(optimizer, nn.Adam) else {})
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e6])
-def test_the_bound_of_an_update_lets_right_ones_pass_from_any_state(dtype: str, scale: float) -> None:
-    rng = np.random.default_rng(5)
-    kinds: list[Optimizer] = [
-        nn.SGD(0.3, momentum=0.7, dampening=0.2, weight_decay=0.1),
-        nn.SGD(0.3, momentum=0.7, weight_decay=0.1, nesterov=True),
-        nn.Adam(0.02, weight_decay=0.3, amsgrad=True),
-        nn.AdamW(0.02, weight_decay=0.3),
-        nn.Adam(0.02, betas=(0.5, 0.9), eps=1e-3),
-    ]
-    for optimizer in kinds:
-        for _ in range(5):
-            theta, g = (
-                rng.standard_normal((40, 50)).astype(dtype),
-                (scale * rng.standard_normal((40, 50))).astype(dtype),
-            )
-            state = {"w": random_state(optimizer, theta, rng)}
-            items = update_items(optimizer, {"w": theta}, {"w": g}, state)
-            new, after = optimizer.step({"w": theta}, {"w": g}, state)
-            trace = {"w" + NEW: new["w"], **{f"w.{key}{NEW}": array for key, array in after["w"].items()}}
-            assert [check.name for check in compare(items, trace, probe="") if check.status != "pass"] == []
-            share = largest_share(items, trace)
-            assert share is not None
-            assert share > 0.01  # not so wide that anything passes
-
-
-def test_the_quick_look_and_the_close_look_agree() -> None:
-    theta, g = np.ones((2, 2)), np.ones((2, 2))
-    items = update_items(nn.SGD(0.1), {"w": theta}, {"w": g}, {"w": {}})
-    right: dict[str, Array] = {"w.new": theta - 0.1 * g}
-    assert largest_share(items, right) is not None
-    for wrong in ({}, {"w.new": theta}, {"w.new": np.full((2, 2), np.nan)}, {"w.new": theta[0]}, {**right, "v.new": g}):
-        assert largest_share(items, wrong) is None
-        assert any(check.status != "pass" for check in compare(items, wrong, probe=""))
 
 
 # ---------------------------------------------------------------------------------------------------- its ends

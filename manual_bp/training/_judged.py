@@ -111,5 +111,7 @@ def judged_update(
     trace: Trace = {name + NEW: np.asarray(array) for name, array in new.items()}
     trace |= {f"{n}.{key}{NEW}": np.asarray(a) for n, own in after.items() for key, a in own.items()}
     used = largest_share(items, trace)
-    found = Judged(len(items), used) if used is not None else Judged.of(compare(items, trace, probe=probe))
-    return found, new, after
+    if used is not None:
+        return Judged(len(items), used), new, after
+    apart = _torch_side.lockstep.told_apart(items, optimizer, params, grads, state, trace)
+    return Judged.of(compare(apart, trace, probe=probe)), new, after

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,19 +11,23 @@ import torch
 from torch import Tensor
 
 from manual_bp import nn
-from manual_bp.compare import Item
+from manual_bp.compare import Expected, Item
 from manual_bp.errors import ManualBPError
 from manual_bp.network import Network
 from manual_bp.nn import Optimizer, Params, State
 from manual_bp.trace import GRAD, NEW, Array, Quantity
 from manual_bp_torch.bounds import Precision
-from manual_bp_torch.bounds._stateful import stateful_bounds
+from manual_bp_torch.bounds._stateful import from_new_state, stateful_bounds
 from manual_bp_torch.build import TORCH_DTYPES, build, loss_for, optimizer_for
+from manual_bp_torch.certify import finite
 from manual_bp_torch.judge import expected_of
 from manual_bp_torch.program import LOSS, Program
 from manual_bp_torch.weights import load, to_numpy, to_torch
 
 _WIDE = torch.float64
+
+#: The state that is made of another one: of Adam with amsgrad.
+LARGEST = "max_exp_avg_sq"
 
 
 class Lockstep:
@@ -159,6 +163,66 @@ def update_items(optimizer: Optimizer, params: Params, grads: Params, state: Sta
             quantity = Quantity(name=f"{name}.{key}{NEW}" if key else name + NEW, kind="update", step="update")
             items.append(Item(quantity=quantity, isolated=expected_of(value, bounds[name][key]), end_to_end=None))
     return tuple(items)
+
+
+def told_apart(
+    items: Iterable[Item], optimizer: Optimizer, params: Params, grads: Params, state: State, claimed: Params
+) -> Iterator[Item]:
+    """The same, with each parameter held against what the candidate's own new state makes of it.
+
+    A parameter that was moved as a wrong state says is right in itself; end to end it is what it was. So is the largest
+    of the squares so far, which the new average of squares is made into.
+
+    Parameters
+    ----------
+    items
+        Of `update_items`, whose further arguments these are.
+    claimed
+        The candidate's new parameters and state, by the names of the items. Where a state is not all there, or nothing
+        can be made of it, the parameter's item stays as it is.
+    """
+    tensors = {name: to_torch(theta).requires_grad_() for name, theta in params.items()}
+    stepper = optimizer_for(optimizer, list(tensors.values()))
+    for item in items:
+        name, _, key = item.quantity.name.removesuffix(NEW).rpartition(".")
+        whole = item.quantity.name.removesuffix(NEW)
+        found = None
+        if whole in params:
+            found = _from_new_state(stepper, tensors[whole], grads[whole], _state_of(whole, claimed))
+        elif key == LARGEST and name in params:
+            found = _largest(item, state.get(name, {}).get(key), claimed.get(f"{name}.exp_avg_sq{NEW}"))
+        yield item if found is None else replace(item, isolated=found, end_to_end=item.isolated)
+
+
+def _from_new_state(
+    stepper: torch.optim.Optimizer, old: Tensor, grad: Array, claimed: Mapping[str, Array]
+) -> Expected | None:
+    """What a new state makes of a parameter."""
+    new = _seed(stepper, claimed, to_numpy(old.detach()))
+    if not new:
+        return None
+    wide = {key: value.to(_WIDE) for key, value in new.items()}
+    value, bound = from_new_state(
+        stepper, old.detach().to(_WIDE), to_torch(grad).to(_WIDE), wide, Precision.of(old.dtype)
+    )
+    return expected_of(value.to(old.dtype), bound) if finite(value) and finite(bound.e) else None
+
+
+def _largest(item: Item, before: Array | None, square: Array | None) -> Expected | None:
+    """The larger one of the largest square so far and a new average of squares."""
+    whole = item.isolated
+    if whole is None or square is None or square.shape != whole.value.shape or square.dtype != whole.value.dtype:
+        return None
+    before = np.zeros_like(square) if before is None else before
+    return Expected(value=np.maximum(before, square), allowed=whole.allowed, rule=f"{whole.rule}, from its new square")
+
+
+def _state_of(name: str, claimed: Mapping[str, Array]) -> dict[str, Array]:
+    """The new state of a parameter among what is claimed."""
+    prefix = f"{name}."
+    return {
+        key.removesuffix(NEW).removeprefix(prefix): array for key, array in claimed.items() if key.startswith(prefix)
+    }
 
 
 def _seed(stepper: torch.optim.Optimizer, state: Mapping[str, Array], theta: Array) -> dict[str, Tensor]:

@@ -1,8 +1,10 @@
 """Bounds of any one step of an optimiser: new parameters and new state from given parameters, gradient and state.
 
-The operands carry no error: both sides start from the candidate's own. Each quantity is followed from rounding to
-rounding with its magnitude (capital letters) and its error (e_...), as the formulas stand in torch.optim; gamma counts
-a few roundings more than the shortest order of operations takes, so that fused and reordered forms are covered.
+The operands carry no error: both sides start from the candidate's own. `stateful_bounds` follows the whole step from
+the state before it, `from_new_state` its last part alone, from the state that came of it. Each quantity is followed
+from rounding to rounding with its magnitude (capital letters) and its error (e_...), as the formulas stand in
+torch.optim; gamma counts a few roundings more than the shortest order of operations takes, so that fused and reordered
+forms are covered.
 """
 
 from __future__ import annotations
@@ -39,13 +41,34 @@ def stateful_bounds(
     return {key: Bound(e, f"certified: {name} {'state' if key else 'update'}") for key, e in errors.items()}
 
 
+def from_new_state(
+    optimizer: torch.optim.Optimizer, old: Tensor, g: Tensor, new: Mapping[str, Tensor], precision: Precision
+) -> tuple[Tensor, Bound]:
+    """The parameter that a step makes of a new state that it already has, in float64, and its bound.
+
+    Parameters
+    ----------
+    old, g
+        Parameter and gradient before the step, in float64.
+    new
+        The state after it by torch's names, in float64; the step may have used it before it was rounded.
+    """
+    options: dict[str, Any] = optimizer.param_groups[0]
+    name = type(optimizer).__name__
+    if name == "SGD":
+        value, e = _sgd_moved(options, old, g, new["momentum_buffer"], precision)
+    else:
+        value, e = _adam_moved(options, old, new, precision, decoupled=name == "AdamW")
+    return value, Bound(e, f"certified: {name} update, from the candidate's own new state")
+
+
 def _sgd(
     o: dict[str, Any], old: Tensor, g: Tensor, state: Mapping[str, Tensor], p: Precision, *, decoupled: bool
 ) -> dict[str, Tensor]:
     """g' = g + lambda p;  b' = mu b + (1 - tau) g' (the first time g');  p' = p - lr (b', or g' + mu b')."""
     del decoupled
     lr, mu, kept = float(o["lr"]), float(o["momentum"]), abs(1 - float(o["dampening"]))
-    d, D, e_d = _decayed(float(o["weight_decay"]), old, g, p)
+    _, D, e_d = _decayed(float(o["weight_decay"]), old, g, p)
     found: dict[str, Tensor] = {}
     if mu:
         if "momentum_buffer" in state:
@@ -55,16 +78,31 @@ def _sgd(
             B, e_b = D, e_d
         found["momentum_buffer"] = e_b
         D, e_d = (D + mu * B, e_d + mu * e_b + p.gamma(3) * (D + mu * B)) if o["nesterov"] else (B, e_b)
-    del d
-    found[""] = lr * e_d + p.gamma(3) * (old.abs() + lr * D) + (4 + 4 * lr) * p.eta
+    found[""] = _moved(lr, old, D, e_d, p)
     return found
+
+
+def _sgd_moved(o: dict[str, Any], old: Tensor, g: Tensor, b: Tensor, p: Precision) -> tuple[Tensor, Tensor]:
+    """p' = p - lr b', with Nesterov's p - lr (g' + mu b'), and its error."""
+    lr, mu = float(o["lr"]), float(o["momentum"])
+    e_b = p.gamma(4) * b.abs() + 4 * p.eta
+    if not o["nesterov"]:
+        return old - lr * b, _moved(lr, old, b.abs(), e_b, p)
+    d, D, e_d = _decayed(float(o["weight_decay"]), old, g, p)
+    D = D + mu * b.abs()
+    return old - lr * (d + mu * b), _moved(lr, old, D, e_d + mu * e_b + p.gamma(3) * D, p)
+
+
+def _moved(lr: float, old: Tensor, D: Tensor, e_d: Tensor, p: Precision) -> Tensor:
+    """The error of p - lr d."""
+    return lr * e_d + p.gamma(3) * (old.abs() + lr * D) + (4 + 4 * lr) * p.eta
 
 
 def _adam(
     o: dict[str, Any], old: Tensor, g: Tensor, state: Mapping[str, Tensor], p: Precision, *, decoupled: bool
 ) -> dict[str, Tensor]:
-    """m' = b1 m + (1 - b1) g;  v' = b2 v + (1 - b2) g^2;  p' = p - lr/(1 - b1^t) m' / (sqrt(v'/(1 - b2^t)) + eps)."""
-    lr, eps, decay, (beta1, beta2) = float(o["lr"]), float(o["eps"]), float(o["weight_decay"]), o["betas"]
+    """m' = b1 m + (1 - b1) g;  v' = b2 v + (1 - b2) g^2;  p' as in `_adam_by`."""
+    decay, (beta1, beta2) = float(o["weight_decay"]), o["betas"]
     zero = torch.zeros_like(old)
     t = float(state["step"]) + 1 if "step" in state else 1.0
     m, v = state.get("exp_avg", zero), state.get("exp_avg_sq", zero)
@@ -82,17 +120,47 @@ def _adam(
         v_new = torch.maximum(state.get("max_exp_avg_sq", zero), v_new)
         found["max_exp_avg_sq"] = e_v
 
+    found[""] = _adam_by(o, old, (m_new, e_m), (v_new, e_v), t, p, decoupled=decoupled)
+    return found
+
+
+def _adam_moved(
+    o: dict[str, Any], old: Tensor, new: Mapping[str, Tensor], p: Precision, *, decoupled: bool
+) -> tuple[Tensor, Tensor]:
+    """p' of `_adam_by` from m', v' and t, and its error."""
+    m, v, t = new["exp_avg"], new["max_exp_avg_sq" if o["amsgrad"] else "exp_avg_sq"], float(new["step"])
+    e_m, e_v = p.gamma(6) * m.abs() + 4 * p.eta, p.gamma(8) * v.abs() + 8 * p.eta
+    lr, eps, (beta1, beta2) = float(o["lr"]), float(o["eps"]), o["betas"]
+    kept = 1 - lr * float(o["weight_decay"]) if decoupled else 1.0
+    first, second = 1 - beta1**t, 1 - beta2**t
+    value = kept * old - lr / first * m / ((v / second).sqrt() + eps)
+    return value, _adam_by(o, old, (m, e_m), (v, e_v), t, p, decoupled=decoupled)
+
+
+def _adam_by(
+    o: dict[str, Any],
+    old: Tensor,
+    average: tuple[Tensor, Tensor],
+    square: tuple[Tensor, Tensor],
+    t: float,
+    p: Precision,
+    *,
+    decoupled: bool,
+) -> Tensor:
+    """The error of p' = p - lr/(1 - b1^t) m' / (sqrt(v'/(1 - b2^t)) + eps), of m' and v' with their errors."""
+    (m, e_m), (v, e_v) = average, square
+    lr, eps, (beta1, beta2) = float(o["lr"]), float(o["eps"]), o["betas"]
     # the denominator lies between these two, the quotient between m / high and m / low
     first, second = 1 - beta1**t, 1 - beta2**t
-    low = (torch.clamp(v_new - e_v, min=0) / second).sqrt() + eps
-    high = ((v_new + e_v) / second).sqrt() + eps
+    low = (torch.clamp(v - e_v, min=0) / second).sqrt() + eps
+    high = ((v + e_v) / second).sqrt() + eps
     scalars = 4 * _SCALAR * (1 / first + 1 / second)
-    largest = (m_new.abs() + e_m) / low
-    e_q = e_m / low + m_new.abs() * (1 / low - 1 / high) + (p.gamma(12) + scalars) * largest
-    shrunk = lr * decay if decoupled else 0.0
+    largest = (m.abs() + e_m) / low
+    e_q = e_m / low + m.abs() * (1 / low - 1 / high) + (p.gamma(12) + scalars) * largest
+    shrunk = lr * float(o["weight_decay"]) if decoupled else 0.0
     moved = lr / first
-    found[""] = moved * e_q + p.gamma(4) * (old.abs() * (1 + shrunk) + moved * largest) + (4 + 4 * moved) * p.eta
-    return found
+    e: Tensor = moved * e_q + p.gamma(4) * (old.abs() * (1 + shrunk) + moved * largest) + (4 + 4 * moved) * p.eta
+    return e
 
 
 def _decayed(decay: float, old: Tensor, g: Tensor, p: Precision) -> tuple[Tensor, Tensor, Tensor]:
