@@ -19,6 +19,9 @@ from manual_bp.picture import Against, picture
 from manual_bp.report import Check, Kink, Status
 from manual_bp.trace import Array, Quantity
 
+#: Of a quantity that is at fault itself, as far as can be told.
+WRONG = ("wrong", "missing", "mismatch", "nonfinite")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
@@ -65,7 +68,8 @@ class Item:
     """One quantity and all that is known of what it should be.
 
     ``isolated`` is what the step makes of the candidate's own operands, ``end_to_end`` what the reference's own pass
-    gives; either may be absent.
+    gives; either may be absent. ``refused`` names an operand of the candidate's that the reference cannot work with: a
+    loss, given what is no probability. Then there is no isolated answer.
     """
 
     quantity: Quantity
@@ -73,6 +77,7 @@ class Item:
     end_to_end: Expected | None
     alternatives: Sequence[Alternative] = ()
     kinks: KinkSet | None = None
+    refused: str = ""
 
 
 def compare(
@@ -89,10 +94,15 @@ def compare(
     strict_kinks
         Make another choice of subgradient a difference.
     """
-    checks, known = [], []
+    checks: list[Check] = []
+    known: list[str] = []
     for item in items:
         known.append(item.quantity.name)
-        checks.append(_judge(item, candidate.get(known[-1]), probe, strict_kinks))
+        check = _judge(item, candidate.get(known[-1]), probe, strict_kinks)
+        if item.refused and check.status in ("wrong", "nonfinite") and any(c.status in WRONG for c in checks):
+            note = f"cannot be judged in itself: the reference refuses the candidate's {item.refused}"
+            check = replace(check, status="inherited", note=note)
+        checks.append(check)
         del item  # the next one is made while this name still holds it
     extra = [_extra(name, array, known, probe) for name, array in candidate.items() if name not in set(known)]
     return tuple(settle([*checks, *extra]))
@@ -107,7 +117,7 @@ def settle(
     a subgradient was chosen otherwise upstream, or because rounding put the two sides on different sides of a kink:
     ``because`` says so.
     """
-    if any(c.status in ("wrong", "missing", "mismatch", "nonfinite") for c in checks):
+    if any(c.status in WRONG for c in checks):
         return checks
     kinks = [c for c in checks if c.status == "kink"]
     if kinks:

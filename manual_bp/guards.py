@@ -41,7 +41,8 @@ def guarded(items: tuple[Item, ...], loss: LogLoss, output: str, x: Array, y: Ar
     u
         Unit roundoff of the dtype under judgement.
     """
-    forms = list(_forms(loss, np.asarray(x, np.float64), y, u))
+    with np.errstate(all="ignore"):  # of what is no probability there may be no logarithm; no form comes of it
+        forms = [form for form in _forms(loss, np.asarray(x, np.float64), y, u) if _finite(form[0], form[2])]
     alternatives = {
         "loss": tuple(Alternative(value=np.asarray(v), allowed=np.asarray(e), reason=r) for v, e, _, _, r in forms),
         output + GRAD: tuple(Alternative(value=g, allowed=e, reason=r) for _, _, g, e, r in forms),
@@ -49,6 +50,10 @@ def guarded(items: tuple[Item, ...], loss: LogLoss, output: str, x: Array, y: Ar
     return tuple(
         replace(item, alternatives=(*item.alternatives, *alternatives.get(item.quantity.name, ()))) for item in items
     )
+
+
+def _finite(*arrays: Array) -> bool:
+    return all(bool(np.isfinite(a).all()) for a in arrays)
 
 
 def _forms(loss: LogLoss, x: Array, y: Array, u: float) -> Iterator[tuple[Array, Array, Array, Array, str]]:

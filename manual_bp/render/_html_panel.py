@@ -59,6 +59,8 @@ def sentence_of(story: Story, check: Check, found: Comparison | None) -> str:
     if check.status == "pass" and found is not None:
         count, share = _text.count(found.elements, "element"), _text.used(found.used)
         return f"All {count} agree; the one closest to its bound uses {share} of it."
+    if check.status == "inherited" and check.isolated is None and check.note:
+        return f"{check.name} {check.note}."
     if check.status == "inherited":
         return f"{check.name} differs from torch's only because an earlier quantity does: {check.step} itself is right."
     return story.what_is_off(check) + "."

@@ -129,9 +129,12 @@ def _not_compared(story: Story) -> Iterator[_detail.Fact]:
 
 
 def _inherited(story: Story) -> Iterator[_detail.Fact]:
-    if story.inherited:
-        names = _text.listed([check.name for check in story.inherited], 20)
-        yield mark("inherited"), f"{names}: right alone, off only because something earlier is", ""
+    for alone in (True, False):
+        found = [check for check in story.inherited if (check.isolated is not None) is alone]
+        if found:
+            names = _text.listed([check.name for check in found], 20)
+            said = "right alone, off only because something earlier is" if alone else found[0].note
+            yield mark("inherited"), f"{names}: {said}", ""
 
 
 def _closing(story: Story) -> Iterator[_detail.Fact]:

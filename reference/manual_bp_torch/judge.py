@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -118,7 +119,9 @@ class Judge:
         little = sum(a.size for a in candidate.values()) < ALONE
         with torch.no_grad(), _one_thread_if(little):
             own, shapes = self._own(setting)
-            replay = Replay(setting, self._claims(candidate, shapes, params))
+            claims = self._claims(candidate, shapes, params)
+            replay = Replay(setting, without_improbable(claims, self.network.output, self.loss))
+            refused = next(iter(claims.keys() - replay.claims.keys()), "")
         update = _Update(self.network.optimizer, setting, replay.claims) if self.network.optimizer else None
         to_do, waiting = iter(self._order), set(self._stages)
         for quantity in self.network.quantities():
@@ -128,6 +131,8 @@ class Judge:
                     self._go(stage, own, replay)
                     waiting.difference_update(self._computed[stage])
                 item = self._item(quantity, setting, own, replay, update)
+                if refused and quantity.name in (self.network.loss_name, refused + GRAD):
+                    item = replace(item, isolated=None, refused=refused)
             yield item
             del item  # or it would live until the next one is there
 
@@ -169,14 +174,13 @@ class Judge:
     ) -> dict[str, Tensor]:
         """What can be substituted: of the shape and dtype of torch's own; weights, if they are others."""
         name_of_dtype = str(self.dtype).removeprefix("torch.")
-        claims = {
+        return {
             name: shared(array)
             for name, array in candidate.items()
             if array.shape == shapes.get(name)
             and str(array.dtype) == name_of_dtype
             and not (name in params and bit_identical(array, params[name]))
         }
-        return without_improbable(claims, self.network.output, self.loss)
 
     # ------------------------------------------------------------------ items
 
@@ -224,6 +228,7 @@ class Judge:
         verdicts = {}
         with torch.no_grad():
             claims = self._claims(candidate, self._own(setting)[1], params)
+            claims = without_improbable(claims, self.network.output, self.loss)
             replay = Replay(setting, claims)
             truth = Replay(wide, {**wide.params, **{name: t.to(_WIDE) for name, t in claims.items()}})
             for stage in self._order:

@@ -20,6 +20,7 @@ from manual_bp.trace import GRAD, Array, Equation, Quantity, Trace
 from manual_bp_torch.bounds import Bound, Precision
 from manual_bp_torch.bounds._model import nothing
 from manual_bp_torch.certify import certify
+from manual_bp_torch.failures import TheirError
 from manual_bp_torch.judge import alternatives_of, expected_of, kink_set_of, verdict_of
 from manual_bp_torch.program import LOSS, Program, Structure
 from manual_bp_torch.running import changed, statistics_of
@@ -136,8 +137,7 @@ class ProgramJudge:
         self, setting: Setting, candidate: Trace, found: Pass, structure: Structure, names: Mapping[str, Equation]
     ) -> tuple[Item, ...]:
         """What every quantity should be, isolated and end to end; see `judge.Judge.items`."""
-        claims = self._claims(candidate, found)
-        replay, _ = self.program.run(setting.params, setting.x, setting.y, claims=claims)
+        replay, claims, refused = self._replayed(setting, self._claims(candidate, found), structure)
         with torch.no_grad():
             silent = self.unasked(structure) - candidate.keys()
             isolated = self._bounds(setting, replay, structure, claims, silent)
@@ -158,6 +158,13 @@ class ProgramJudge:
                 items.append(Item(quantity=quantity, isolated=same, end_to_end=same))
                 continue
             own, ends = ({**p.values, **p.grads}[name] for p in (replay, found))
+            if name in refused:
+                items.append(
+                    Item(
+                        quantity=quantity, isolated=None, end_to_end=expected_of(ends, end[name]), refused=refused[name]
+                    )
+                )
+                continue
             bound = isolated[name]
             items.append(
                 Item(
@@ -251,6 +258,30 @@ class ProgramJudge:
             if name in known and array.shape == tuple(known[name].shape) and str(array.dtype) == dtype
         }
 
+    def _replayed(
+        self, setting: Setting, claims: dict[str, Tensor], structure: Structure
+    ) -> tuple[Pass, dict[str, Tensor], dict[str, str]]:
+        """The reference's pass on what the candidate claims, less what the reference raises at.
+
+        Returns the pass, the claims that it could work with, and by quantity which other one it would have been made
+        of: a loss is not to be had of what is no probability.
+        """
+        given = setting.params, setting.x, setting.y
+        values = tuple(name for name in reversed(structure.segments) if name in claims)
+        for without in ((), *((name,) for name in values), values):
+            usable = {name: claim for name, claim in claims.items() if name not in without}
+            try:
+                replay, _ = self.program.run(*given, claims=usable)
+                break
+            except TheirError:
+                if without == values:
+                    raise
+        else:
+            raise AssertionError("the last one is run or raises")
+        readers = [(s, read) for s in structure.segments.values() for read in without if read in s.reads]
+        made = {name: read for s, read in readers for name in (s.name, *(n + GRAD for n in (*s.reads, *s.params)))}
+        return replay, usable, made
+
     def _handed(self, structure: Structure) -> tuple[str, ...]:
         """Without a loss, the output's gradient is given to both sides."""
         return (f"{structure.output}{GRAD}",) if self.program.upstream_given and structure.output else ()
@@ -309,8 +340,7 @@ class ProgramJudge:
         suspects = [c.name for c in checks if c.status in ("wrong", "nonfinite")]
         if self.program.dtype == _WIDE or not suspects:
             return {}
-        claims = self._claims(candidate, found)
-        replay, _ = self.program.run(setting.params, setting.x, setting.y, claims=claims)
+        replay, claims, _ = self._replayed(setting, self._claims(candidate, found), structure)
         wide = setting.widened()
         truth, _ = self.wide.run(wide.params, wide.x, wide.y, claims={n: _widen(t) for n, t in claims.items()})
         with torch.no_grad():
