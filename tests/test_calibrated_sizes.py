@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -144,6 +145,25 @@ def test_a_variance_that_is_moved_stays_positive(dtype: str) -> None:
         loss=lambda v, t: functional.gaussian_nll_loss(torch.zeros_like(v), t, v),
     )  # fmt: skip  # one call
     assert reported(report) == {"pass"}
+
+
+@pytest.mark.parametrize(("beta", "threshold"), [(1.0, 20.0), (3.0, 5.0)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_beyond_its_threshold_softplus_is_torchs_own_short_cut(beta: float, threshold: float, dtype: str) -> None:
+    def reference(params: Any, x: Tensor) -> Tensor:
+        return functional.softplus(x, beta, threshold)
+
+    def exact(times: float) -> Callable[..., dict[str, Array]]:
+        def run(params: Any, x: Array, upstream: Array) -> dict[str, Array]:
+            b = x.dtype.type(beta)
+            return {"output": np.logaddexp(0, b * x) / b, "dx": times * upstream / (1 + np.exp(-b * x))}
+
+        return run
+
+    x = np.linspace(-5, 2 * threshold / beta, 48).reshape(6, 8)
+    assert reported(verify(exact(1.0), reference, x=x, params={}, dtype=dtype)) == {"pass"}
+    off = verify(exact(1.0 + 1e-5), reference, x=x, params={}, dtype=dtype)
+    assert {check.name for check in off.checks if check.status == "wrong"} == {"x.grad"}
 
 
 @pytest.mark.parametrize("corners", [True, False])

@@ -180,6 +180,17 @@ def own_error(name: str, args: tuple[Any, ...]) -> float:
     return 0.0
 
 
+def own_gap(name: str, args: tuple[Any, ...]) -> Tensor | None:
+    """How far torch's own function is from the exact one: softplus is x itself, and its slope 1, above a threshold."""
+    if name not in ("softplus", "softplus_backward"):
+        return None
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    x, given = tensors[-1], args[len(tensors) :]
+    beta, threshold = (*given, *(1, 20)[len(given) :])
+    beyond = torch.where(x * beta > threshold, torch.exp(-x * beta), 0.0)  # ln(1 + e^-t) < e^-t
+    return beyond * tensors[0].abs() if len(tensors) > 1 else beyond / beta
+
+
 def resampled(name: str, args: tuple[Any, ...]) -> float:
     """By how many roundings of the largest number an interpolated one may be off; 0 for other operations.
 

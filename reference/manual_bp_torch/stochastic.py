@@ -46,6 +46,7 @@ from manual_bp_torch.operations import (
     MADE_OF_OTHERS,
     POSITIVE,
     own_error,
+    own_gap,
     reduction_length,
     resampled,
 )
@@ -129,7 +130,10 @@ class Perturbed(TorchDispatchMode):
         size = 1 + tensors[-1].abs() if growing else torch.ones_like(out)
         if len(tensors) > 1:
             size = size * tensors[0].abs()
-        moved = torch.addcmul(out, size, max(self.u, own_error(name, args) * self.times) * self._signs(out))
+        amount = size * max(self.u, own_error(name, args) * self.times)
+        if (gap := own_gap(name, args)) is not None:
+            amount = amount + gap * (self.times / FACTOR)
+        moved = torch.addcmul(out, amount, self._signs(out))
         # what follows may refuse a probability above 1, or a variance below 0
         if name in POSITIVE:
             moved = torch.maximum(moved, 2.0**-10 * out)
