@@ -185,8 +185,8 @@ def own_gap(name: str, args: tuple[Any, ...]) -> Tensor | None:
     if name not in ("softplus", "softplus_backward"):
         return None
     tensors = [a for a in args if isinstance(a, Tensor)]
-    x, given = tensors[-1], args[len(tensors) :]
-    beta, threshold = (*given, *(1, 20)[len(given) :])
+    x, given = tensors[-1], list(args[len(tensors) :])
+    beta, threshold = given + [1, 20][len(given) :]
     beyond = torch.where(x * beta > threshold, torch.exp(-x * beta), 0.0)  # ln(1 + e^-t) < e^-t
     return beyond * tensors[0].abs() if len(tensors) > 1 else beyond / beta
 
