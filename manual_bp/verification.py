@@ -324,7 +324,8 @@ def judge_observed(
         known = {name: tuple(t.shape) for name, t in {**found.values, **found.grads}.items()}
         known |= {name: tuple(p.shape) for name, p in probe.params.items()}
         session.evidence = Evidence(_torch_side.describe.graph_of(session.program, structure, known, trace))
-    session.evidence.add(probe.name, trace, probe.y, items, checks, given=probe.params)
+    upstream = {f"{structure.output}{GRAD}": setting.y.numpy()} if session.program.upstream_given else {}
+    session.evidence.add(probe.name, trace, probe.y, items, checks, given={**probe.params, **upstream})
     if judging.complete is not True:
         findings += coverage(items, trace, probe.name)
     return checks, findings, wanted

@@ -53,8 +53,9 @@ def verify_layer(
         and ``backward(upstream, cache) -> (dx, dweight, dbias)``; or a list of such, one for each child of the
         reference, which is an nn.Sequential then. Its parameters are overwritten by the reference's.
     reference
-        The torch.nn module it should equal. For a loss, a loss module or a function of (prediction, target) in torch;
-        at the end of an nn.Sequential, the list's last member is the loss.
+        The torch.nn module it should equal, or a function of one tensor such as ``F.silu``. For a loss, a loss module
+        or a function of (prediction, target) in torch; at the end of an nn.Sequential, the list's last member is the
+        loss.
     x
         Input in the layer's own layout; a tuple of several, in torch's.
     y
@@ -103,6 +104,8 @@ def verify_layer(
     if adapters:
         raise ManualBPError("several adapters are given for one layer", hint="give one: adapter=Adapter(...)")
     name = title or getattr(layer[0] if isinstance(layer, tuple) else layer, "__name__", type(layer).__name__)
+    if y is None and not _torch_side.layer_reference.is_module(reference) and callable(reference):
+        reference = _torch_side.layer_reference.of_one(reference) or reference
     if _is_loss(reference):
         return _verify_loss(layer, reference, data, target, adapter, dtype, name, common)
     if upstream is None and y is not None:
@@ -184,7 +187,12 @@ def _verify_loss(
     common: dict[str, Any],
 ) -> Report:
     if y is None:
-        raise ManualBPError("a loss needs its target", hint="give y=...")
+        hint = "give y=..." + (
+            ""
+            if _torch_side.layer_reference.is_loss(reference)
+            else "; for a layer, a torch.nn module or lambda x: ..."
+        )
+        raise ManualBPError("a loss needs its target", hint=hint)
     y = _torch_side.layer_reference.fitting_target(reference, x, y)
     loss = LossObject(layer, adapter or Adapter(), reference)
     notes: list[str] = []

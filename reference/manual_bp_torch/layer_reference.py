@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -30,6 +31,36 @@ def checked(reference: Any) -> nn.Module:
             f"the reference of a layer is {what}", hint="give a torch.nn module, such as nn.Conv2d(3, 8, 3)"
         )
     return copy.deepcopy(reference)
+
+
+def of_one(function: Any) -> nn.Module | None:
+    """A function of an input alone as a module; None if it needs more, or is none.
+
+    Of torch's own functions written in C nobody can tell what they need.
+    """
+    try:
+        wanted = [
+            p
+            for p in inspect.signature(function).parameters.values()
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+    except (TypeError, ValueError):
+        return None
+    return _Function(function) if len(wanted) == 1 else None
+
+
+class _Function(nn.Module):
+    """A function of one tensor."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self._function(x)
+
+    def extra_repr(self) -> str:
+        return getattr(self._function, "__name__", "")
 
 
 def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
