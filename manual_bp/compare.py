@@ -217,6 +217,9 @@ def _excuse(item: Item, got: Array, wrong: Array) -> tuple[Array, Kink | None, s
             left, reason = left & ~explained, f"accepted: {other.reason}"
         elif not (other.kink or other.each) and not (left & ~explained).any():
             return np.zeros_like(left), kink, f"accepted: {other.reason}"
+    zero = left & _nothing(item, got)
+    if zero.any():
+        left, reason = left & ~zero, "accepted: exactly zero, which over the whole pass it is but for rounding"
     if item.kinks is not None and left.any():
         explained = left & item.kinks.mask & item.kinks.valid(got)
         if explained.any():
@@ -226,6 +229,18 @@ def _excuse(item: Item, got: Array, wrong: Array) -> tuple[Array, Kink | None, s
             )
             left &= ~explained
     return left, kink, reason
+
+
+def _nothing(item: Item, got: Array) -> Array:
+    """Where a candidate says exactly zero, and the sum of its own rounded operands, which is another one, may be it.
+
+    The gradient of a key's bias in attention is zero by derivation; the sum that torch forms is a rounding.
+    """
+    whole = item.end_to_end
+    if whole is None or item.isolated is None:
+        return np.zeros(got.shape, dtype=bool)
+    may_be = (np.abs(whole.value) <= whole.allowed) & (np.abs(item.isolated.value) <= whole.allowed)
+    return np.asarray(may_be & (got == 0) & (np.abs(item.isolated.value) > 0))
 
 
 def _kink(mask: Array, convention: str) -> Kink:
