@@ -180,7 +180,7 @@ class Session:
         return found, structure
 
     def _tensor(self, array: Any) -> Any:
-        return _torch_side.weights.to_torch(array) if isinstance(array, np.ndarray) else array
+        return _torch_side.weights.to_torch(np.asarray(array)) if isinstance(array, np.ndarray | np.generic) else array
 
     def _inputs(self, x: Any) -> Any:
         return mapped(x, self._tensor)

@@ -130,10 +130,10 @@ def _weights(rng: np.random.Generator, like: Array, draw: _Draw) -> Array:
     if like.ndim < 2:
         # a bias, or the scale of a normalisation, which must not vanish
         if draw is _integers:  # whole as well, or no sum is exactly zero
-            return np.round(like + draw(rng, like))
+            return np.asarray(np.round(like + draw(rng, like)), like.dtype)
         return np.asarray(like + 0.3 * rng.standard_normal(like.shape), like.dtype)
     if draw is _integers:
-        return rng.integers(-1, 2, like.shape).astype(like.dtype)
+        return np.asarray(rng.integers(-1, 2, like.shape), like.dtype)
     fan_in = max(1, int(np.prod(like.shape[1:])))
     scaled: Array = (rng.standard_normal(like.shape) / np.sqrt(fan_in)).astype(like.dtype)
     return scaled

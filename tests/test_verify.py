@@ -370,3 +370,13 @@ def test_targets_to_ignore_beside_a_wrong_loss_are_reported(y: list[int]) -> Non
     x = np.random.default_rng(0).standard_normal((3, 4))
     report = verify(forgets, nn.Identity(), x=x, y=np.array(y), loss=nn.CrossEntropyLoss(), probes=None)
     assert blamed(report) == {"loss", "output.grad"}
+
+
+@pytest.mark.parametrize("scale", [np.array(0.3), 0.3])
+def test_a_parameter_may_be_a_single_number(scale: Any) -> None:
+    def mine(params: Any, x: Any, upstream: Any) -> Arrays:
+        return {"o": x * params["s"], "s.grad": (upstream * x).sum(), "x.grad": upstream * params["s"]}
+
+    report = verify(mine, lambda params, x: tap("o", x * params["s"]), x=np.eye(3) + 1, params={"s": scale})
+    assert report.ok
+    assert len(report.probes) == 6
