@@ -221,6 +221,15 @@ def test_a_wrong_optimiser_is_found(right: Optimizer, wrong: Optimizer, step: in
     assert (found.wrong_step, found.first_wrong) == (step, first)
     assert found.report is not None
     assert all(check.kind == "update" for check in found.report.checks if check.status != "pass")
+    reported = not isinstance(wrong, InPlace)  # of that one's update nothing can be used
+    assert (found.history[-1].drift > 0) is reported
+    assert math.isnan(found.history[-1].drift) is not reported
+
+
+def test_the_drift_of_a_wrong_update_is_that_of_its_own_parameters() -> None:
+    found = quick(optimizer=nn.SGD(0.1), candidate_optimizer=nn.SGD(0.1001), steps=1)
+    assert found.wrong_step == 1
+    assert 0 < found.history[-1].drift < 1e-3
 
 
 # ---------------------------------------------------------------------------------------------------- its ends

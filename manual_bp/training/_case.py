@@ -153,6 +153,7 @@ class _CasePair:
         if not np.isfinite(reference_loss):
             return Step(step=number, loss=loss, reference_loss=reference_loss, drift=np.nan), None
         found = Judged()
+        moved: Params = {}  # none, where there was no update
         usable = self._usable(seen)
         if whole or not usable or seen.changed:
             self.session.evidence = None  # of this step alone
@@ -160,12 +161,13 @@ class _CasePair:
             found += Judged.of(*judge_observed(self.session, probe, seen, judging)[:2])
         passed = not found.wrong
         if usable and passed:
-            found += self._update(seen, probe.name)
+            updated, moved = self._update(seen, probe.name)
+            found += updated
         step = Step(
             step=number,
             loss=loss,
             reference_loss=reference_loss,
-            drift=drift(self._trained(), self.reference.parameters()),
+            drift=drift(moved, self.reference.parameters()),
             judged=found.judged,
             used=found.used,
         )
@@ -185,8 +187,8 @@ class _CasePair:
         grads = {name: seen.trace[name + GRAD] for name in self._trained()}
         return all(g.shape == self.params[n].shape and g.dtype == self.params[n].dtype for n, g in grads.items())
 
-    def _update(self, seen: Observed, probe: str) -> Judged:
-        """The update, judged; the candidate goes on from it if it is right."""
+    def _update(self, seen: Observed, probe: str) -> tuple[Judged, Params]:
+        """The update, judged, and the parameters that it made; the candidate goes on from them if they are right."""
         params = self._trained()
         grads = {name: seen.trace[name + GRAD] for name in params}
         if self.own:
@@ -195,7 +197,7 @@ class _CasePair:
         found, new, state = judged_update(self.optimizer, step, params, grads, self.state, probe=probe)
         if not found.wrong:
             self.params, self.state = {**self.params, **new}, state
-        return found
+        return found, new
 
     def _report(self, probe: Variant, found: Judged, *, causes: bool) -> Report:
         report = make_report(

@@ -62,11 +62,13 @@ def run_course(pair: Pair, *, steps: int, judge_every: int, often: int, observe:
 
 
 def drift(own: Mapping[str, Array], reference: Mapping[str, Array]) -> float:
-    """The largest difference of a parameter in units of its own size; 0 when all are equal."""
+    """The largest difference of a parameter in units of its own size; 0 when all are equal, NaN if one is missing."""
+    if any(name not in own or np.shape(own[name]) != array.shape for name, array in reference.items()):
+        return float("nan")
     worst = 0.0
     for name, array in reference.items():
         with np.errstate(all="ignore"):
-            apart = float(np.max(np.abs(own[name].astype(np.float64) - array), initial=0.0))
+            apart = float(np.max(np.abs(np.asarray(own[name], np.float64) - array), initial=0.0))
             size = float(np.max(np.abs(array), initial=0.0))
         if apart:
             worst = max(worst, apart / size if size else np.inf)

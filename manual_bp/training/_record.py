@@ -26,7 +26,7 @@ class Step:
         Of the mini-batch before the update; NaN at step 0.
     drift
         How far both sides' parameters are apart after it: the largest |candidate - reference| of any parameter over
-        the largest |reference| of that parameter.
+        the largest |reference| of that parameter; NaN where the candidate made no such update.
     judged, used
         How many quantities were judged in this step, and the largest share that one used of what it is allowed.
     accuracy, reference_accuracy

@@ -11,7 +11,7 @@ import numpy as np
 from manual_bp import _torch_side
 from manual_bp.errors import ManualBPError
 from manual_bp.network import Network
-from manual_bp.nn import NNError, Optimizer, State
+from manual_bp.nn import NNError, Optimizer, Params, State
 from manual_bp.probes import Probe
 from manual_bp.probes._step import values
 from manual_bp.report import ProbeInfo, Report
@@ -133,16 +133,18 @@ class _Pair:
             # both sides came here by steps that were right; torch's losses refuse to go on from such numbers
             return Step(step=number, loss=loss, reference_loss=reference_loss, drift=np.nan), None
         found = Judged()
+        moved: Params = {}  # none, where there was no update
         usable = run.failure is None and self._usable(run.trace)
         if whole or not usable or run.mutations:
             found += self._pass(probe, run)
         if usable and not found.wrong:
-            found += self._update(run, probe.name)
+            updated, moved = self._update(run, probe.name)
+            found += updated
         step = Step(
             step=number,
             loss=loss,
             reference_loss=reference_loss,
-            drift=drift(self._trained(), self.reference.parameters()),
+            drift=drift(moved, self.reference.parameters()),
             judged=found.judged,
             used=found.used,
         )
@@ -171,8 +173,8 @@ class _Pair:
             for name, a in self._trained().items()
         )
 
-    def _update(self, run: Run, probe: str) -> Judged:
-        """The update by hand, judged; the candidate goes on from it if it is right."""
+    def _update(self, run: Run, probe: str) -> tuple[Judged, Params]:
+        """The update by hand, judged, and the parameters that it made; the candidate goes on from them if right."""
         params = self._trained()
         grads = {name: run.trace[name + GRAD] for name in params}
         found, new, state = judged_update(
@@ -180,7 +182,7 @@ class _Pair:
         )
         if not found.wrong:
             self.params, self.state = {**self.params, **new}, state
-        return found
+        return found, new
 
     def evaluated(self, step: Step) -> Step:
         """The record with the accuracy of both sides on the held-back digits."""

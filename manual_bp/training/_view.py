@@ -15,7 +15,7 @@ def row(step: Step) -> str:
     loss, torch = (_number(n) for n in (step.loss, step.reference_loss))
     own, theirs = (_percent(n) for n in (step.accuracy, step.reference_accuracy))
     used = f"{100 * step.used:.0f} %" if step.judged else ""
-    drift = error(step.drift) if step.step else ""
+    drift = error(step.drift) if step.step and not math.isnan(step.drift) else ""
     return f"  {step.step:>6}  {loss:>9}  {torch:>9}  {own:>8}  {theirs:>8}  {drift:>8}  {used:>10}".rstrip()
 
 
