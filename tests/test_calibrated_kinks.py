@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from manual_bp import Report, tap, verify
@@ -135,3 +135,53 @@ def test_of_many_equal_maxima_any_may_win() -> None:
         x = np.random.default_rng(seed).integers(-2, 3, (4, 6)).astype(float)
         report = verify(candidate, lambda x: tap("m", x.max(1).values), x=x, params={}, probes=None)
         assert report.ok, str(report)
+
+
+class Layers(nn.Module):
+    """Hidden layers whose ReLUs are functions: all between the output and a weight is one step, kinks in a row."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.hidden = nn.ModuleList([nn.Linear(6, 6) for _ in range(hidden)])
+        self.last = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.hidden:
+            x = functional.relu(layer(x))
+        return self.last(x)
+
+
+def by_hand(hidden: int, at_zero: float) -> Callable[..., dict[str, Array]]:
+    def mine(params: Any, x: Array, y: Array) -> dict[str, Array]:
+        masks, inputs = [], [x]
+        for i in range(hidden):
+            z = inputs[-1] @ params[f"hidden.{i}.weight"].T + params[f"hidden.{i}.bias"]
+            masks.append(np.where(z == 0, at_zero, z > 0))
+            inputs.append(np.maximum(z, 0))
+        out = inputs[-1] @ params["last.weight"].T + params["last.bias"]
+        d = 2 * (out - y) / out.size
+        found = {"output": out, "loss": ((out - y) ** 2).mean(), "last.weight.grad": d.T @ inputs[-1]}
+        d = d @ params["last.weight"]
+        for i in reversed(range(hidden)):
+            d = d * masks[i]
+            found[f"hidden.{i}.weight.grad"] = d.T @ inputs[i]
+            d = d @ params[f"hidden.{i}.weight"]
+        return {**found, "x.grad": d}
+
+    return mine
+
+
+@pytest.mark.parametrize("hidden", [2, 3])
+@pytest.mark.parametrize("at_zero", [0.0, 0.5, 1.0])
+def test_kinks_in_a_row_may_all_be_open(hidden: int, at_zero: float) -> None:
+    for seed in range(4):
+        torch.manual_seed(seed)
+        rng = np.random.default_rng(seed)
+        data = {"x": rng.standard_normal((5, 6)), "y": rng.standard_normal((5, 2))}
+
+        def judged(slope: float, data: Any = data, seed: int = seed) -> Report:
+            mine, reference = by_hand(hidden, slope), Layers(hidden)
+            return verify(mine, reference, loss=nn.MSELoss(), seed=seed, probes=["ties"], **data)
+
+        assert judged(at_zero).ok
+        assert not judged(3.0).ok

@@ -60,6 +60,9 @@ Nudge = Callable[[Any], Any]
 #: Far below anything that a program adds to it, far above what underflows.
 _LEAST = 1e-290
 
+#: Nothing but pushes, and what was computed from them.
+_PUSHES = 1e-280
+
 #: What the spread of a few samples is multiplied by.
 FACTOR = 17
 
@@ -118,6 +121,8 @@ class Perturbed(TorchDispatchMode):
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.device.type != "cpu":
             return value
         sign = self._signs(value)
+        if self.steady:  # whatever earlier pushes add up to: of kinks in a row all fall to one side
+            value = torch.where(value.abs() < _PUSHES, 0.0, value)
         # the smallest of pushes at an exact zero: what stands on a kink falls to either side
         return torch.addcmul(_LEAST * sign, value, 1 + min(by, _MOST) * sign)
 
@@ -188,14 +193,20 @@ def spread(run: _Run, *, u: float, eta: float, operands: Mapping[str, Tensor] | 
     # a function that jumps has its value all the same; its derivative may be one thing or another
     gradients = {name: value for name, value in plain.items() if name.endswith(GRAD) and value.numel()}
     within = {n for n, v in gradients.items() if deviations[n].max() > SUDDEN * u * v.abs().nan_to_num().max()}
-    steady = [{name: moved[name] for name in gradients} for moved in _samples(run, u, steady=True)]
+    # with operands left alone a sum that cancels is exactly zero: all kinks that such sums stand on fall to one side
+    level, steady = (
+        [{name: moved[name] for name in gradients} for moved in _samples(run, u, steady=True, nudged=nudged)]
+        for nudged in (False, True)
+    )
     loud = {n: LOUD * v.abs() + _FLOOR for n, v in gradients.items()}
-    jumps = within | {n for moved in steady for n in loud if bool(((moved[n] - plain[n]).abs() > loud[n]).any())}
+    jumps = within | {
+        n for moved in (*level, *steady) for n in loud if bool(((moved[n] - plain[n]).abs() > loud[n]).any())
+    }
     if not jumps:
         return estimates
     # in float64 nothing of the size of u can be told from the rounding of these passes themselves
     large, small = (1.0, 1 / SCALE) if u > 2.0**-40 else (SCALE**2, SCALE)
-    sides = {name: [plain[name]] for name in jumps}
+    sides: dict[str, list[Tensor]] = {name: [] for name in jumps}
     apart = {name: torch.zeros_like(plain[name]) for name in within}
     for which in range(SAMPLES):
         near = _sample(run, u, which, times=small, nudged=True)
@@ -208,12 +219,12 @@ def spread(run: _Run, *, u: float, eta: float, operands: Mapping[str, Tensor] | 
             for name in within:
                 _raise(apart[name], (far[name] - near[name]) / abs(large - small))
     for name in jumps:
-        sides[name] += [moved[name] for moved in steady]
-        # 0 / 0 beside a number says nothing
-        every = torch.stack([torch.where(side.isnan(), plain[name], side) for side in sides[name]])
+        samples = [[plain[name], *(m[name] for m in level)], [m[name] for m in steady], sides[name]]
+        still, quiet, noisy = (_without_nan(found, plain[name]) for found in samples)
+        every = torch.cat([still, quiet, noisy])
         deviation = apart[name] if name in within and bool(apart[name].any()) else deviations[name]
         e = _allowed(deviation, every.abs().nan_to_num().amax(0), u) + eta
-        spots = _Spots.of(every, e * max(1.0, small))
+        spots = _Spots.of(still, quiet, noisy, e, max(1.0, small))
         if spots is not None and name in operands:
             spots = spots.with_equals(operands[name])
         estimates[name] = Estimate(e, spots.kinks() if spots is not None else None)
@@ -234,10 +245,10 @@ CONVENTION = "torch's choice where there is no derivative"
 _Run = Callable[[Nudge], dict[str, Tensor]]
 
 
-def _samples(run: _Run, u: float, *, steady: bool = False) -> Iterator[dict[str, Tensor]]:
+def _samples(run: _Run, u: float, *, steady: bool = False, nudged: bool = False) -> Iterator[dict[str, Tensor]]:
     """In pairs of opposite signs, one at a time; those that the program refuses are left out."""
     for which in range(2 if steady else SAMPLES):
-        found = _sample(run, u, which, steady=steady, nudged=steady)
+        found = _sample(run, u, which, steady=steady, nudged=nudged)
         if found is not None:
             yield found
 
@@ -269,6 +280,16 @@ def _smooth(deviation: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class _Sum:
+    """A sum over some dimensions, where all samples agree in it, and how far a candidate's may be off there."""
+
+    dims: tuple[int, ...]
+    whole: Tensor
+    binds: Tensor
+    slack: Tensor
+
+
+@dataclass(frozen=True)
 class _Spots:
     """Where the samples of a result are further apart than rounding, and between what.
 
@@ -279,30 +300,35 @@ class _Spots:
     mask: Tensor
     low: Tensor
     high: Tensor
-    sums: tuple[tuple[tuple[int, ...], Tensor, Tensor], ...]
+    sums: tuple[_Sum, ...]
 
     @classmethod
-    def of(cls, every: Tensor, e: Tensor) -> _Spots | None:
-        """From torch's own result and samples, rounded by ``e`` at most; None where they do not jump."""
-        plain, sides = every[0], every[1:]
+    def of(cls, still: Tensor, quiet: Tensor, noisy: Tensor, e: Tensor, loud: float) -> _Spots | None:
+        """From torch's own result first, samples that are not rounded, and such as are; None where they do not jump.
+
+        The ``still`` ones stand on some of the kinks, the others on none. ``e`` bounds the rounding of a right
+        candidate, ``loud`` times as much that of the noisy ones.
+        """
+        moved, quiet = torch.cat([quiet, noisy]), torch.cat([still, quiet])
+        every = torch.cat([quiet, noisy])
         low, high = every.amin(0), every.amax(0)
-        width = high - low
-        mask = width > e
+        width, noise = high - low, e * loud
+        mask = (width > noise) | (quiet.amax(0) - quiet.amin(0) > e)
         if not bool(mask.any()):
             return None
         # an element of a single kink is one of two numbers; of several, a few samples need not show the ends
-        several = ((sides - low).abs().minimum((sides - high).abs()) > 0.01 * width + e).any(0)
-        beyond = torch.where(several, width, 0.0) + e
-        return cls(mask, low - beyond, high + beyond, tuple(_sums(plain, every, e)))
+        several = ((moved - low).abs().minimum((moved - high).abs()) > 0.01 * width + noise).any(0)
+        beyond = torch.where(several, width, 0.0) + noise
+        return cls(mask, low - beyond, high + beyond, tuple(_sums(quiet, noisy, e, loud)))
 
     def with_equals(self, operand: Tensor) -> _Spots:
         """Also at what is equal to such an element, and shares a sum with it: another one of several maxima may win."""
         if operand.shape != self.mask.shape:
             return self
-        shared = next((s for s in self.sums if not bool((self.mask & ~s[2]).any())), None)
+        shared = next((s for s in self.sums if not bool((self.mask & ~s.binds).any())), None)
         if shared is None:
             return self
-        place = torch.arange(shared[1].numel()).reshape(shared[1].shape).expand(operand.shape)
+        place = torch.arange(shared.whole.numel()).reshape(shared.whole.shape).expand(operand.shape)
         values, rank = operand.unique(return_inverse=True)
         groups, group = (place * len(values) + rank).reshape(-1).unique(return_inverse=True)
         empty = torch.full(groups.shape, torch.inf, dtype=self.low.dtype)
@@ -316,19 +342,27 @@ class _Spots:
         """What a candidate is held against there."""
 
         def add_up(candidate: Tensor, e: Tensor) -> Tensor:
+            del e  # what the samples were held to
             ok = torch.ones_like(self.mask)
-            for dims, whole, binds in self.sums:
-                off = (candidate.sum(dims, keepdim=True) - whole).abs() > 2 * e.sum(dims, keepdim=True)
-                ok &= ~(off & binds)
+            for total in self.sums:
+                ok &= ~(((candidate.sum(total.dims, keepdim=True) - total.whole).abs() > total.slack) & total.binds)
             return ok
 
         return Kinks(self.mask, self.low, self.high, CONVENTION, add_up)
 
 
-def _sums(plain: Tensor, every: Tensor, e: Tensor) -> Iterator[tuple[tuple[int, ...], Tensor, Tensor]]:
-    """Over each dimension, over planes, over everything: the sum, and where all samples have the same one."""
-    n = plain.dim()
+def _sums(quiet: Tensor, noisy: Tensor, e: Tensor, loud: float) -> Iterator[_Sum]:
+    """Over each dimension, over planes, over everything."""
+    n = e.dim()
     for dims in [(d,) for d in range(n)] + [(n - 2, n - 1)] * (n > 2) + [tuple(range(n))] * (n > 1):
-        sums = every.sum([d + 1 for d in dims], keepdim=True)
-        agreed = sums.amax(0) - sums.amin(0) <= e.sum(dims, keepdim=True)
-        yield dims, plain.sum(dims, keepdim=True), agreed
+        still, moved = (found.sum([d + 1 for d in dims], keepdim=True) for found in (quiet, noisy))
+        both, bound = torch.cat([still, moved]), e.sum(dims, keepdim=True)
+        agreed = (still.amax(0) - still.amin(0) <= bound) & (both.amax(0) - both.amin(0) <= loud * bound)
+        yield _Sum(dims, still[0], agreed, 2 * loud * bound)
+
+
+def _without_nan(samples: list[Tensor], plain: Tensor) -> Tensor:
+    """Stacked; 0 / 0 beside a number says nothing."""
+    if not samples:
+        return plain.new_empty((0, *plain.shape))
+    return torch.stack([torch.where(sample.isnan(), plain, sample) for sample in samples])
