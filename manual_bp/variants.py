@@ -11,6 +11,9 @@ import numpy as np
 from manual_bp.inputs import mapped, named
 from manual_bp.trace import Array
 
+#: As far out as the largest of badly scaled numbers lies at the least.
+FAR = 8.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -62,6 +65,37 @@ def variants(
     return made
 
 
+def of_another_number(probe: Variant, *, seed: int, upstream: bool) -> Variant | None:
+    """The probe with more examples, as many as no other axis is long; None where the first axis can be none of them.
+
+    A mean over the examples is told from one over anything else, and from a plain factor, if nothing else has its size.
+    """
+    parts = [part for part in named(probe.x).values() if isinstance(part, np.ndarray)]
+    arrays = [*parts, *([probe.y] if isinstance(probe.y, np.ndarray) else [])]
+    lengths = {len(a) if a.ndim else 0 for a in arrays}
+    if len(lengths) != 1 or not all(lengths) or not all(part.ndim > 1 for part in parts):
+        return None
+    (number,) = lengths
+    taken = {n for a in (*arrays, *probe.params.values()) for n in a.shape}
+    more = next(n for n in range(number + 1, number + len(taken) + 2) if n not in taken)
+    rng = np.random.default_rng([seed, more])
+    rows = np.arange(more) % number
+
+    def longer(a: Any, *, drawn: bool) -> Any:
+        if not isinstance(a, np.ndarray):
+            return a
+        found = a[rows]
+        return _normal(rng, found) if drawn and a.dtype.kind == "f" else found
+
+    return Variant(
+        name="more-examples",
+        description=f"{more} examples",
+        params=probe.params,
+        x=mapped(probe.x, lambda part: longer(part, drawn=True)),
+        y=longer(probe.y, drawn=upstream),
+    )
+
+
 def within(x: Array, y: Any, *, seed: int) -> list[Variant]:
     """Probes of a loss over probabilities: other ones, also close to 0 and 1; rows that sum to one still do."""
     made: list[Variant] = []
@@ -102,10 +136,16 @@ def _integers(rng: np.random.Generator, like: Array) -> Array:
 def _scaled(rng: np.random.Generator, like: Array) -> Array:
     """Every slice along the last axis of another size, from 0.1 to 10: exp of it stays finite, in float32 as well.
 
-    Where a textbook form overflows it is no mistake in the derivation, and most from-scratch code has such a form.
+    Where a textbook form overflows it is no mistake in the derivation, and most from-scratch code has such a form. The
+    largest and the smallest number lie far out, so that a function that is cut off somewhere shows it (ReLU6).
     """
     size = 10.0 ** rng.uniform(-1, 1, like.shape[-1:] if like.ndim else ())
-    return np.asarray(rng.standard_normal(like.shape) * size, like.dtype)
+    drawn = np.asarray(rng.standard_normal(like.shape) * size, like.dtype)
+    if drawn.size > 1:
+        flat = drawn.reshape(-1)
+        ends = flat.argmax(), flat.argmin()
+        flat[[*ends]] = max(flat[ends[0]], FAR), min(flat[ends[1]], -FAR)
+    return drawn
 
 
 def _faint(rng: np.random.Generator, like: Array) -> Array:

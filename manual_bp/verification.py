@@ -22,7 +22,7 @@ from manual_bp.kept import Kept
 from manual_bp.report import Check, Finding, ProbeInfo, Report
 from manual_bp.session import Session, by_name
 from manual_bp.trace import GRAD, Array, Equation, Trace
-from manual_bp.variants import Variant
+from manual_bp.variants import Variant, of_another_number
 from manual_bp.verdict import make_report, merge_findings, refereed
 
 Progress = Callable[[str, int, int], None]
@@ -190,12 +190,16 @@ def _more(session: Session, run: Run, strict_kinks: bool) -> Callable[[str], lis
     def more(name: str) -> list[DiagnosisCase]:
         first, session.evidence = session.evidence, None
         try:
-            for probe in session.probes("all", seed=session.seed + 1)[1:3]:
+            drawn = session.probes("all", seed=session.seed + 1)[1:3]
+            other = of_another_number(drawn[0], seed=session.seed, upstream=session.upstream) if drawn else None
+            for probe in (other, *drawn):
+                if probe is None:
+                    continue
                 own = probe if session.params_used else replace(probe, params=session.params)
                 try:
                     judge_probe(session, own, run, Judging(strict_kinks=strict_kinks))
                 except ManualBPError as error:
-                    if error is not session.refusal:
+                    if probe is not other and error is not session.refusal:  # either side may be made for one number
                         raise
             found = _cases(session, name)
         finally:

@@ -78,3 +78,31 @@ def test_a_kernel_that_is_not_rotated_is_named_without_a_loss() -> None:
     name, confidence = named(report, "x.grad")
     assert "rotated" in name
     assert confidence == "certain"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_function_that_is_cut_off_far_out_shows_it(dtype: str) -> None:
+    def mine(params: Any, x: Any, upstream: Any) -> dict[str, Any]:
+        return {"output": np.clip(x, 0, 6), "dx": upstream * (x > 0)}
+
+    for seed in range(5):
+        report = verify(mine, nn.ReLU(), x=np.random.default_rng(seed).standard_normal((3, 4)), dtype=dtype, seed=seed)
+        assert report.first_wrong == "output"
+        assert {check.probe for check in report.checks if check.status == "wrong"} == {"scales"}
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_mean_over_examples_is_told_from_one_over_as_many_outputs_by_running_more_of_them(fixed: bool) -> None:
+    def mine(params: Any, x: Any, upstream: Any) -> dict[str, Any]:
+        if fixed and len(x) != 3:
+            raise ValueError("made for three examples")
+        output = x @ params["weight"].T + params["bias"]
+        return {"output": output, "dx": upstream @ params["weight"], "bias.grad": upstream.mean(0)}
+
+    report = verify(mine, nn.Linear(4, 3), x=X)
+    name, confidence = named(report, "bias.grad")
+    if fixed:
+        assert confidence == "ambiguous"
+    else:
+        assert confidence == "certain"
+        assert name.startswith("bias.grad is divided by the number of examples")
