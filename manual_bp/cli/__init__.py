@@ -9,6 +9,7 @@ from manual_bp.cli import _start as _start  # before click and NumPy are importe
 
 # isort: split
 import atexit
+import contextlib
 import errno
 import gc
 import io
@@ -63,17 +64,19 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
+    _start.open_closed_streams()
     _prefer_utf8()
     try:
         code = cli.main(prog_name="manual-bp", standalone_mode=False, default_map=default_map())
         code = code if isinstance(code, int) else 0
         sys.stdout.flush()
-    except click.exceptions.Abort:
-        click.echo("interrupted", err=True)
+    except (click.exceptions.Abort, KeyboardInterrupt):
         code = 130
+        _tell("interrupted")
     except click.ClickException as error:
-        error.show()
         code = error.exit_code
+        with _heard_or_not():
+            error.show()
     except BrokenPipeError:
         # the reader has gone (| head): not an error, and nothing may be written any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,15 +84,24 @@ def main() -> NoReturn:
     except Exception as error:  # noqa: BLE001  # exit code 1 means differences, so a bug of ours must not leave with it
         code = 2
         if said := _sentence(error):
-            if own := getattr(error, "traceback_text", ""):
-                click.echo(own, err=True, nl=False)
-            click.echo(f"error: {' '.join(said.split())}", err=True)
+            _tell(getattr(error, "traceback_text", "") + f"error: {' '.join(said.split())}")
         else:
             import traceback
 
-            click.echo(traceback.format_exc(), err=True, nl=False)
-            click.echo("error: this is a bug in manual-bp, not in your code; please report the lines above.", err=True)
+            bug = "error: this is a bug in manual-bp, not in your code; please report the lines above."
+            _tell(traceback.format_exc() + bug)
     _leave(code)
+
+
+def _tell(said: str) -> None:
+    """Say the last words, on stderr."""
+    with _heard_or_not():
+        click.echo(said, err=True)
+
+
+def _heard_or_not() -> contextlib.AbstractContextManager[None]:
+    """Last words need not be heard (a full disk, a reader that has gone): the exit code stands."""
+    return contextlib.suppress(OSError, ValueError)
 
 
 def _sentence(error: Exception) -> str:
@@ -115,7 +127,9 @@ def _prefer_utf8() -> None:
 def _leave(code: int) -> NoReturn:
     """Leave at once, with everything written: taking down what was imported takes longer than many a comparison.
 
-    A case file is somebody's program: what it wants done at the end is done, and what it wrote is in its files.
+    And where torch's libraries are still being loaded (see `_torch_side.prepare`) it ends in a crash: so whatever
+    happens, `main` ends here. A case file is somebody's program: what it wants done at the end is done, and what it
+    wrote is in its files.
     """
     # those who watch a program write what they saw when all is over
     watched = "coverage" in sys.modules or sys.getprofile() or sys.gettrace()
@@ -124,7 +138,7 @@ def _leave(code: int) -> NoReturn:
         atexit._run_exitfuncs()
         written = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
         streams += [found for found in gc.get_objects() if type(found) in written and not found.closed]
-    for stream in streams:
+    for stream in filter(None, streams):  # a case file may have set one to None
         try:
             stream.flush()
         except (OSError, ValueError):  # the reader has gone, or the disk is full
