@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from numbers import Real
+from operator import index
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -104,6 +105,17 @@ def check_numbers(owner: object, **fields: object) -> None:
     for field, value in fields.items():
         if not isinstance(value, Real | np.bool_):
             raise NNError(f"{name_of(owner)}: {field}={value!r} is a {type(value).__name__}; it takes a real number")
+
+
+def check_length(owner: object, field: str, value: Any) -> int:
+    """``value`` as the length of an axis: an integer that is not negative."""
+    try:
+        length = index(value)
+    except TypeError:
+        raise NNError(f"{name_of(owner)}: {field}={value!r} is a {type(value).__name__}; it takes an integer") from None
+    if length < 0:
+        raise NNError(f"{name_of(owner)}: {field}={value!r}; it must not be negative")
+    return length
 
 
 def axis_of(owner: object, dim: int, x: Array) -> int:

@@ -19,12 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ._check import check_match, check_numbers, checked, ieee, name_of, parameter
+from ._check import check_length, check_match, check_numbers, checked, ieee, name_of, parameter
 from ._layer import Array, Cache, Gradients, Layer, NNError, Params
 
 Axes = tuple[int, ...]
@@ -71,7 +72,7 @@ class _BatchNorm(Layer):
     num_features
         C, the length of axis 1.
     eps
-        ε, added to the variance.
+        ε, added to the variance; above 0 where the variance is the batch's, which may be 0 itself.
     momentum
         m of the running statistics r ← (1 - m) r + m · (batch statistic); None for the average of all batches.
     affine
@@ -100,7 +101,15 @@ class _BatchNorm(Layer):
     layout: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
+        check_length(self, "num_features", self.num_features)
         check_numbers(self, eps=self.eps, momentum=0 if self.momentum is None else self.momentum)
+        if self.eps < 0:
+            raise NNError(f"{name_of(self)}: eps={self.eps}; it must not be negative")
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether μ and σ² are the batch's own."""
+        return self.training or not self.track_running_stats
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         names = ("weight", "bias") if self.bias else ("weight",)
@@ -126,8 +135,7 @@ class _BatchNorm(Layer):
         column = (1, self.num_features, *(1,) * (x.ndim - 2))  # a (C,) in this shape broadcasts to x
 
         buffers = {name: self._buffer(params, name, x) for name in self.buffer_shapes()}
-        by_batch = self.training or not self.track_running_stats
-        if by_batch:
+        if self.by_batch:
             count = x.size // self.num_features
             mean = x.sum(axis=over, keepdims=True) / x.dtype.type(count)  # (1, C, 1...)
             variance = np.square(x - mean).sum(axis=over, keepdims=True) / x.dtype.type(count)
@@ -144,7 +152,7 @@ class _BatchNorm(Layer):
         y = x_hat * weight
         if "bias" in affine:
             y = y + affine["bias"].reshape(column)
-        return y, _Normalized(x_hat, s, weight, over if by_batch else None, buffers)
+        return y, _Normalized(x_hat, s, weight, over if self.by_batch else None, buffers)
 
     @ieee
     def backward(self, cache: Cache, upstream: Array, /) -> Gradients:
@@ -183,7 +191,9 @@ class _BatchNorm(Layer):
             )
         if self.num_features == 0:
             raise NNError(f"{name_of(self)}: num_features is 0; there is nothing to normalise")
-        if x.size == self.num_features and (self.training or not self.track_running_stats):
+        if self.by_batch and self.eps == 0:
+            raise NNError(f"{name_of(self)}: eps={self.eps}; it must be above 0 beside the variance of a batch")
+        if self.by_batch and x.size == self.num_features:
             raise NNError(f"{name_of(self)}: shape {x.shape} has one value per channel, whose variance is 0; use more")
 
 
@@ -227,14 +237,16 @@ class LayerNorm(Layer):
 
     def __post_init__(self) -> None:
         check_numbers(self, eps=self.eps)
-        if not self.shape:
+        if not self.shape:  # checks the lengths, too
             raise NNError("LayerNorm: normalized_shape is empty; name at least one axis")
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """normalized_shape as a tuple."""
         given = self.normalized_shape
-        return (given,) if isinstance(given, int) else tuple(given)
+        if not isinstance(given, Iterable):
+            return (check_length(self, "normalized_shape", given),)
+        return tuple(check_length(self, f"normalized_shape[{axis}]", length) for axis, length in enumerate(given))
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         names = ("weight", "bias") if self.bias else ("weight",)

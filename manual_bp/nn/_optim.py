@@ -50,6 +50,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         not_negative(self, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        check_numbers(self, dampening=self.dampening)
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise NNError("SGD: nesterov needs a momentum above 0 and a dampening of 0")
 
@@ -113,7 +114,12 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         not_negative(self, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
-        if not all(0 <= beta < 1 for beta in self.betas):
+        try:
+            beta1, beta2 = self.betas
+        except (TypeError, ValueError):
+            raise NNError(f"{name_of(self)}: betas={self.betas!r}; it takes two numbers, (beta1, beta2)") from None
+        check_numbers(self, **{"betas[0]": beta1, "betas[1]": beta2})
+        if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
             raise NNError(f"{name_of(self)}: betas={self.betas}; both must lie in [0, 1)")
 
     @ieee
@@ -189,5 +195,7 @@ def not_negative(owner: Optimizer, **values: float) -> None:
     """Refuse a hyperparameter that is no real number, is below 0, or NaN."""
     check_numbers(owner, **values)
     for name, value in values.items():
+        if value != value:
+            raise NNError(f"{name_of(owner)}: {name}={value}; it is not a number")
         if not value >= 0:
             raise NNError(f"{name_of(owner)}: {name}={value}; it must not be negative")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -68,7 +69,9 @@ class _PoolNd(Layer):
         """Where the windows stand on the input."""
         name, dilation = type(self).__name__, getattr(self, "dilation", 1)
         kernel = integers(name, "kernel_size", self.kernel_size, self.axes, minimum=1)
-        given = kernel if self.stride in (None, ()) else self.stride  # torch takes () for None
+        given = self.stride
+        if given is None or (isinstance(given, tuple) and not given):  # torch takes () for None
+            given = kernel
         stride = integers(name, "stride", given, self.axes, minimum=1)
         pad = integers(name, "padding", self.padding, self.axes, minimum=0)
         if any(2 * b > k for b, k in zip(pad, kernel, strict=True)):
@@ -236,8 +239,9 @@ class _AvgPoolNdOverride(_AvgPoolNd):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.divisor_override == 0:
-            raise NNError(f"{type(self).__name__}: divisor_override=0; it takes another integer, or None")
+        given = self.divisor_override
+        if given is not None and (isinstance(given, bool) or not isinstance(given, Integral) or given == 0):
+            raise NNError(f"{type(self).__name__}: divisor_override={given!r}; it takes an integer but 0, or None")
 
 
 class MaxPool1d(_MaxPoolNd):

@@ -177,6 +177,8 @@ def test_initial_values_names_and_order_are_torchs(layer, module):
         (nn.BatchNorm1d(3), (3,), r"expected \(N, C\) or \(N, C, L\) with C = 3"),
         (nn.BatchNorm1d(3), (2, 4), "with C = 3"),
         (nn.BatchNorm2d(3), (2, 3, 4), r"expected \(N, C, H, W\) with C = 3"),
+        (nn.BatchNorm1d(3, eps=0.0), (2, 3), "eps=0.0; it must be above 0"),
+        (nn.BatchNorm2d(3, 0, track_running_stats=False, training=False), (2, 3, 4, 5), "eps=0; it must be above 0"),
         (nn.LayerNorm(3), (2, 4), r"does not end in normalized_shape \(3,\)"),
         (nn.LayerNorm((2, 3)), (3,), r"does not end in normalized_shape \(2, 3\)"),
     ],
@@ -191,8 +193,39 @@ def test_a_batch_of_one_is_fine_in_evaluation():
     check_layer(layer, torch.nn.BatchNorm1d(3).eval(), normal((1, 3)), params=with_statistics(layer, np.float64))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_running_statistics_need_no_eps(dtype):
+    layer, module = nn.BatchNorm1d(3, eps=0.0), torch.nn.BatchNorm1d(3, eps=0.0)
+    check_layer(evaluating(layer), module.eval(), normal((4, 3), dtype), params=with_statistics(layer, dtype))
+    with pytest.raises(ValueError, match="eps must be positive during training"):  # so does the engine, see above
+        module.train()(torch.from_numpy(normal((4, 3), dtype)))
+    with pytest.raises(ValueError, match="eps must be non-negative"):  # and the engine when it is made, see below
+        torch.nn.BatchNorm1d(3, eps=-1e-3).eval()(torch.ones(4, 3))
+
+
+@pytest.mark.parametrize("shape", [np.int64(3), (np.int32(2), 3), [2, 3]])
+def test_lengths_of_any_integer_kind(shape):
+    check_layer(nn.LayerNorm(shape), torch.nn.LayerNorm(shape), normal((4, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.LayerNorm(()), "normalized_shape is empty"),
+        (lambda: nn.LayerNorm(-1), "LayerNorm: normalized_shape=-1; it must not be negative"),
+        (lambda: nn.LayerNorm((2, -1)), r"normalized_shape\[1\]=-1; it must not be negative"),
+        (lambda: nn.LayerNorm(2.5), "normalized_shape=2.5 is a float; it takes an integer"),
+        (lambda: nn.LayerNorm(None), "normalized_shape=None is a NoneType; it takes an integer"),
+        (lambda: nn.BatchNorm1d(-1), "BatchNorm1d: num_features=-1; it must not be negative"),
+        (lambda: nn.BatchNorm2d("3"), "num_features='3' is a str; it takes an integer"),
+        (lambda: nn.BatchNorm2d(3, eps=-1e-3), "BatchNorm2d: eps=-0.001; it must not be negative"),
+    ],
+)
+def test_hyperparameters_that_are_refused(make, message):
+    with pytest.raises(nn.NNError, match=message):
+        make()
+
+
 def test_refused_parameters():
     with pytest.raises(nn.NNError, match="parameter 'running_mean' is missing"):
         nn.BatchNorm1d(3).forward({"weight": np.ones(3), "bias": np.zeros(3)}, normal((2, 3)))
-    with pytest.raises(nn.NNError, match="normalized_shape is empty"):
-        nn.LayerNorm(())

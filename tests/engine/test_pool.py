@@ -106,6 +106,19 @@ def test_unbatched_and_empty_batch(axes, way):
             check_layer(layer, torch_like(layer), normal(shape))
 
 
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_numpys_integers_are_integers(axes):
+    two, one = np.int64(2), np.int32(1)
+    options = {} if axes == 1 else {"divisor_override": np.int64(3)}
+    for layer in (
+        MAX[axes](two, two, one, one),
+        MAX[axes](3, (two,) * axes),
+        AVG[axes](two, two, one, **options),
+        AVG[axes](3, (two,) * axes),
+    ):
+        check_layer(layer, torch_like(layer), normal((2, 3, *LENGTHS[axes])))
+
+
 def test_a_number_for_each_axis(way):
     for layer in (
         nn.MaxPool2d((3, 2), (2, 3), (1, 0), (1, 2)),
@@ -301,7 +314,10 @@ def test_the_output_is_the_callers_and_backward_can_be_repeated(layer, way):
         (lambda: nn.MaxPool1d(3, dilation=0), r"dilation=0"),
         (lambda: nn.MaxPool1d("3"), r"kernel_size='3' is not made of integers"),
         (lambda: nn.MaxPool2d(2, return_indices=True), r"return_indices=True"),
+        (lambda: nn.MaxPool2d(2, np.int64(0)), r"stride=np.int64\(0\) is too small"),
         (lambda: nn.AvgPool2d(2, divisor_override=0), r"divisor_override=0"),
+        (lambda: nn.AvgPool2d(2, divisor_override=2.5), r"divisor_override=2.5; it takes an integer"),
+        (lambda: nn.AvgPool3d(2, divisor_override="4"), r"divisor_override='4'; it takes an integer"),
     ],
 )
 def test_hyperparameters_that_are_refused(make, message):
