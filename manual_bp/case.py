@@ -144,9 +144,10 @@ def _guarded(function: Callable[[], Any], what: str) -> Any:
     except ManualBPError:
         raise
     except (Exception, SystemExit) as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__)[1:] if "importlib" not in f.filename]
-        lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
-        text = "".join([*lines, *traceback.format_exception_only(error)])
+        ours = (__file__, "<frozen importlib")  # who read the file; without its own frames it was not even begun
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
+        head = ["Traceback (most recent call last):\n"] if frames else []
+        text = "".join([*head, *traceback.format_list(frames), *traceback.format_exception_only(error)])
         raise CaseError(f"{what} raised {type(error).__name__}: {error}", traceback_text=text) from error
 
 

@@ -16,6 +16,7 @@ import io
 import json
 import platform
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from importlib import util
 from pathlib import Path
@@ -36,6 +37,12 @@ FORMAT = "manual-bp reference 1"
 
 #: Modules of this package that the answers depend on, beside all of manual_bp_torch.
 _OWN = ("compare.py", "layouts.py", "network.py", "trace.py")
+
+#: What NumPy, zipfile and JSON raise for a file of another kind (RuntimeError: an encrypted one).
+_DAMAGE = (
+    AttributeError, EOFError, KeyError, RuntimeError, SyntaxError, TypeError, ValueError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip  # a list
 
 
 class ReferenceFile:
@@ -67,16 +74,19 @@ class ReferenceFile:
     # ------------------------------------------------------------------ reading
 
     def _read(self) -> None:
+        what = f"{self.path} holds no reference of manual-bp"
         hint = "give the name of a new file, or of one that --reference has written"
         try:
             with open(self.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 about = json.loads(file["about"].tobytes())
                 self._blob = file["numbers"].tobytes()
             if about["format"] != FORMAT or about["digest"] != _digest([self._blob]):
-                raise ValueError("it is of another format, or damaged")
+                raise ValueError("another format, or another release's")
             self._known, self.torch_version = dict(about["answers"]), str(about["torch"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise ManualBPError(f"{self.path} holds no reference of manual-bp: {reason(error)}", hint=hint) from error
+        except OSError as error:
+            raise ManualBPError(f"{what}: {reason(error)}", hint=hint) from error
+        except _DAMAGE as error:  # NumPy's own words would be an advice to trust the file
+            raise ManualBPError(f"{what}: it is of another kind, or damaged", hint=hint) from error
 
     def setting(self, network: Network, dtype: str) -> None:
         """Say what is about to be compared."""

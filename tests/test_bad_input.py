@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from manual_bp.case import CaseError, load_case
 from manual_bp.cli import cli
 from manual_bp.errors import ManualBPError
 
@@ -163,6 +164,46 @@ def test_a_status_in_the_report(name: str, words: str, folder: Path, monkeypatch
 def test_what_can_be_used_is(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, said = compare(folder, name, monkeypatch)
     assert code == 0, said
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("x = (", ['  File "FILE", line 1', "    x = (", "        ^", "SyntaxError: '(' was never closed"]),
+        ("x = 1\0", ["SyntaxError: source code string cannot contain null bytes"]),
+        (
+            "import no_such_module",
+            [
+                "Traceback (most recent call last):",
+                '  File "FILE", line 1, in <module>',
+                "    import no_such_module",
+                "ModuleNotFoundError: No module named 'no_such_module'",
+            ],
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_run_shows_its_own_lines_alone(text: str, shown: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "case.py"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(CaseError, match=r"its own traceback is above") as caught:
+        load_case(str(path))
+    assert caught.value.traceback_text.splitlines() == [line.replace("FILE", str(path)) for line in shown]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fuzz", "--networks", "1", "--time", "nan"],
+        ["train", "--lr", "nan"],
+        ["train", "--optimizer", "sgd", "--momentum", "NaN"],
+        ["train", "--weight-decay", "-nan"],
+    ],
+)
+def test_what_is_not_a_number_is_no_budget_and_no_rate(arguments: list[str]) -> None:
+    result = CliRunner().invoke(cli, arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    *_, name, value = arguments
+    assert f"Error: Invalid value for '{name}': '{value}' is not a number." in result.stderr
 
 
 def interrupted(folder: Path, target: str, *options: str) -> tuple[int, str, str]:

@@ -93,12 +93,14 @@ def test_a_wrong_pass_is_judged_by_torch_and_not_kept(tmp_path):
     assert json.loads(np.load(path)["about"].tobytes())["answers"] == {}
 
 
-@pytest.mark.parametrize("damage", ["text", "cut", "bit", "foreign", "pickle", "folder"])
+@pytest.mark.parametrize("damage", ["text", "empty", "cut", "bit", "foreign", "array", "pickle", "folder"])
 def test_a_file_of_another_kind_is_refused_and_left_alone(written, tmp_path, damage):
     path = tmp_path / "other.npz"
     data = bytearray(written[0].read_bytes())
     if damage == "text":
         path.write_text("not a zip file")
+    elif damage == "empty":
+        path.touch()
     elif damage == "cut":
         path.write_bytes(data[: len(data) // 2])
     elif damage == "bit":
@@ -106,12 +108,17 @@ def test_a_file_of_another_kind_is_refused_and_left_alone(written, tmp_path, dam
         path.write_bytes(data)
     elif damage == "foreign":
         np.savez(path, z1=np.ones(3))
+    elif damage == "array":
+        with path.open("wb") as file:
+            np.save(file, np.ones(3))
     elif damage == "pickle":
         np.savez(path, about=np.array([{}], dtype=object), numbers=np.ones(3))
     else:
         path.mkdir()
     before = path.read_bytes() if path.is_file() else None
-    with pytest.raises(ManualBPError, match=re.escape(str(path))):
+    why = "is a directory" if damage == "folder" else "it is of another kind, or damaged"
+    said = f"{path} holds no reference of manual-bp: {why}. give the name of a new file"
+    with pytest.raises(ManualBPError, match=re.escape(said)):
         ReferenceFile(str(path))
     assert (path.read_bytes() if path.is_file() else None) == before
 

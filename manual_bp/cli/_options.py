@@ -23,6 +23,17 @@ FORMATS = ("full", "concise", "json", "markdown", "junit", "html")
 Color = Literal["auto", "always", "never"]
 
 
+class Number(click.FloatRange):
+    """A real number in a range. NaN lies neither in it nor outside of it, so click itself takes it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The float; a usage error for anything that is none."""
+        number = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 def color_option(function: F) -> F:
     """``--color``."""
     return click.option(

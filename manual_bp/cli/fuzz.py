@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
+from manual_bp.cli._options import Number
+
 
 @click.command("fuzz", short_help="Random networks; a failure is made as small as it can be.")
-@click.option(
-    "--time", "seconds", type=click.FloatRange(min=0, min_open=True), help="Budget in seconds.  [default: 60]"
-)
+@click.option("--time", "seconds", type=Number(min=0, min_open=True), help="Budget in seconds.  [default: 60]")
 @click.option("--networks", type=click.IntRange(min=1), help="Budget in networks, instead of seconds.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides everything drawn.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Only this one.  [default: both]")

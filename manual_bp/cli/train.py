@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from manual_bp.cli._options import Color, check_outputs, color_option, look
+from manual_bp.cli._options import Color, Number, check_outputs, color_option, look
 from manual_bp.errors import ManualBPError
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 @click.option(
     "--optimizer", "kind", type=click.Choice(["sgd", "adam", "adamw"]), help="[default: adam, or the case's own]"
 )
-@click.option("--lr", type=click.FloatRange(min=0), help="Learning rate.  [default: 0.1 for sgd, 0.02 for adam, adamw]")
-@click.option("--momentum", type=click.FloatRange(min=0), help="Of sgd.  [default: 0.9]")
-@click.option("--weight-decay", type=click.FloatRange(min=0), help="[default: 0, for adamw 0.01]")
+@click.option("--lr", type=Number(min=0), help="Learning rate.  [default: 0.1 for sgd, 0.02 for adam, adamw]")
+@click.option("--momentum", type=Number(min=0), help="Of sgd.  [default: 0.9]")
+@click.option("--weight-decay", type=Number(min=0), help="[default: 0, for adamw 0.01]")
 @click.option("--batch", type=click.IntRange(min=1), help="Digits a step.  [default: 32; all examples of a case]")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="[default: float64, or the case's own]")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of weights and order.  [default: 0, or the case's own]")
