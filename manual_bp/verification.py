@@ -324,11 +324,14 @@ def judge_observed(
         checks = blame_mutation(checks, items, name, text, probe.name)
     if judging.keep is not None:
         judging.keep.add(probe.name, wanted, trace, checks)
+    # without a loss the candidate was given what comes back to the output
+    given = session.program.upstream_given and structure.output
+    upstream = {f"{structure.output}{GRAD}": setting.y.numpy()} if given else {}
     if session.evidence is None:
         known = {name: tuple(t.shape) for name, t in {**found.values, **found.grads}.items()}
         known |= {name: tuple(p.shape) for name, p in probe.params.items()}
-        session.evidence = Evidence(_torch_side.describe.graph_of(session.program, structure, known, trace))
-    upstream = {f"{structure.output}{GRAD}": setting.y.numpy()} if session.program.upstream_given else {}
+        graph = _torch_side.describe.graph_of(session.program, structure, known, {*trace, *upstream})
+        session.evidence = Evidence(graph)
     session.evidence.add(probe.name, trace, probe.y, items, checks, given={**probe.params, **upstream})
     if judging.complete is not True:
         findings += coverage(items, trace, probe.name)

@@ -106,3 +106,10 @@ def test_a_mean_over_examples_is_told_from_one_over_as_many_outputs_by_running_m
     else:
         assert confidence == "certain"
         assert name.startswith("bias.grad is divided by the number of examples")
+
+
+def test_a_mask_from_the_upstream_gradient_is_named_without_a_loss() -> None:
+    def mine(params: Any, x: Any, upstream: Any) -> dict[str, Any]:
+        return {"output": np.maximum(x, 0), "dx": upstream * (upstream > 0)}
+
+    assert named(verify(mine, nn.ReLU(), x=X), "x.grad") == ("output.grad in place of the input x", "certain")
