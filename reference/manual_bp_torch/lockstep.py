@@ -16,11 +16,11 @@ from manual_bp.errors import ManualBPError
 from manual_bp.network import Network
 from manual_bp.nn import Optimizer, Params, State
 from manual_bp.trace import GRAD, NEW, Array, Quantity
+from manual_bp_torch.answers import expected_of
 from manual_bp_torch.bounds import Precision
 from manual_bp_torch.bounds._stateful import from_new_state, stateful_bounds
 from manual_bp_torch.build import TORCH_DTYPES, build, loss_for, optimizer_for
 from manual_bp_torch.certify import finite
-from manual_bp_torch.judge import expected_of
 from manual_bp_torch.program import LOSS, Program
 from manual_bp_torch.weights import load, to_numpy, to_torch
 

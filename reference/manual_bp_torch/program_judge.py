@@ -17,11 +17,12 @@ from manual_bp.compare import Item
 from manual_bp.inputs import mapped, named
 from manual_bp.report import Check, Kind, Referee, StepInfo
 from manual_bp.trace import GRAD, Array, Equation, Quantity, Trace
+from manual_bp_torch.answers import alternatives_of, expected_of, kink_set_of
 from manual_bp_torch.bounds import Bound, Precision
 from manual_bp_torch.bounds._model import nothing
 from manual_bp_torch.certify import certify
 from manual_bp_torch.failures import TheirError
-from manual_bp_torch.judge import alternatives_of, expected_of, kink_set_of, verdict_of
+from manual_bp_torch.judge import verdict_of
 from manual_bp_torch.program import LOSS, Program, Structure
 from manual_bp_torch.running import changed, statistics_of
 from manual_bp_torch.stochastic import Nudge, spread
