@@ -67,7 +67,7 @@ def test_bounds_of_some_examples_at_a_time_are_the_bounds_of_all(monkeypatch: py
     at_once = judged.items(probe.params, probe.x, probe.y, trace)
     for module, name in ((_linear, "CHUNK"), (_model, "PIECE"), (_pooling, "PIECE"), (_pooling, "TILES")):
         monkeypatch.setattr(module, name, 1000)
-    monkeypatch.setattr(judge, "LITTLE", 100)
+    monkeypatch.setattr("manual_bp_torch.answers.LITTLE", 100)
     for whole, parts in zip(at_once, judged.each(probe.params, probe.x, probe.y, trace), strict=True):
         for one, other in ((whole.isolated, parts.isolated), (whole.end_to_end, parts.end_to_end)):
             assert one is not None
