@@ -84,7 +84,7 @@ def _normed_back(x: Array, p: Any, g: Array, axes: Any) -> Array:
     return np.asarray(s * (ghat - ghat.mean(axes, keepdims=True) - x_hat * (ghat * x_hat).mean(axes, keepdims=True)))
 
 
-@pytest.mark.parametrize(("axes", "words"), [((1, 2), "channels and positions"), ((1,), "over the channels")])
+@pytest.mark.parametrize(("axes", "words"), [((1, 2), "positions and features"), ((1,), "over the positions")])
 def test_a_normalisation_over_the_wrong_axes(axes: tuple[int, ...], words: str) -> None:
     found = _of_step(NORM, "norm", "dx", "fc.grad", lambda r, x, p, g: _normed_back(x, p, g, axes))
     assert found.name.startswith("all means run over the")

@@ -10,10 +10,8 @@ import numpy as np
 
 from manual_bp.network import INPUT
 from manual_bp.report import Diagnosis
-from manual_bp.trace import GRAD, NEW
 
 from ._case import Case
-from ._edit import Kind
 from ._evaluate import ROUNDOFF
 from ._graph import Graph
 from ._residual import describe
@@ -225,8 +223,6 @@ def _rounding(case: Case) -> float:
 
 def _unexplained(search: Search, location: str, effort: Effort) -> Diagnosis:
     s = search.setting
-    base = s.quantity.removesuffix(GRAD).removesuffix(NEW)
-    kind: Kind = "parameter" if base in s.graph.parameters() else "activation"
     name = f"no single mistake in the definition of {s.quantity} explains it"
     if effort.pairs:
         name = f"neither one nor two mistakes in the definition of {s.quantity} explain it"
@@ -244,7 +240,7 @@ def _unexplained(search: Search, location: str, effort: Effort) -> Diagnosis:
         confidence="unexplained",
         hint=hint,
         location=location,
-        residual=describe(search.wrong, kind),
+        residual=describe(search.wrong, s.kind_of(s.quantity)),
     )
 
 

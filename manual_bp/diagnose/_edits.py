@@ -11,7 +11,8 @@ from manual_bp import nn
 from manual_bp.network import TARGET
 from manual_bp.trace import GRAD, NEW
 
-from ._edit import Edit, axis_word
+from ._axes import axis_word
+from ._edit import Edit
 from ._edits_array import Site, array_edits, function_edits
 from ._edits_formula import part_edits
 from ._edits_layer import layer_edits
@@ -19,7 +20,7 @@ from ._edits_result import result_edits
 from ._edits_structure import clips, commuted, every_logarithm, extra_factors, other_axes, slopes
 from ._formulas_elementwise import forward_of, slope_of
 from ._node import SHAPE_ONLY, Node, exchange, leaves, mul, node, operand, scaled, walk
-from ._setting import Setting, kind_of, related
+from ._setting import Setting, related
 
 #: How much dearer an edit of another form of the formula is than one of the formula itself.
 FORM = 0.25
@@ -86,7 +87,7 @@ def _place(root: Node, reader: Node) -> str:
 def _parts(s: Setting) -> Iterator[Edit]:
     readers = _readers(s.root)
     for part in readers:
-        for identifier, name, cost, new in (*part_edits(part, s.shape_of), *commuted(part, s.shape_of)):
+        for identifier, name, cost, new in (*part_edits(part, s.shape_of, s.kind), *commuted(part, s.shape_of, s.kind)):
             for tree, where, more in _variants(s.root, part, readers, new, deep=cost <= 1.1):
                 yield Edit(identifier=identifier, name=name + where, tree=tree, cost=cost + more)
         yield from _terms_per(s, part)
@@ -96,7 +97,7 @@ def _parts(s: Setting) -> Iterator[Edit]:
 
 def _context(s: Setting) -> Iterator[Edit]:
     """What the surroundings suggest: another form of the formula, another derivative, a neighbour's factor."""
-    for identifier, name, cost, tree in other_axes(s.root, s.shape_of):
+    for identifier, name, cost, tree in other_axes(s.root, s.shape_of, s.kind):
         yield Edit(identifier=identifier, name=name, tree=tree, cost=cost)
     yield from _next_derivative(s)
     for identifier, name, cost, tree in s.context.variants:
@@ -149,7 +150,7 @@ def _terms_per(s: Setting, part: Node) -> Iterator[Edit]:
         for name, leaf in leaves(s.root).items():
             for axis, n in enumerate(s.shape_of(leaf)):
                 if n > 1:
-                    word = axis_word(kind_of(s, name), len(s.shape_of(leaf)), axis)
+                    word = axis_word(s.kind_of(name), len(s.shape_of(leaf)), axis)
                     more = mul(term, node("count", leaf, axes=(axis,)))
                     new = replace(part, args=(*part.args[:i], more, *part.args[i + 1 :]))
                     text = f"{term.says or 'a term'} is added once for each {word} of {name}"
@@ -159,7 +160,7 @@ def _terms_per(s: Setting, part: Node) -> Iterator[Edit]:
 def _inner(s: Setting, part: Node, readers: Readers) -> Iterator[Edit]:
     """Edits of an intermediate result."""
     says = part.says or part.op
-    site = Site(part, s.shape_of(part), "activation")
+    site = Site(part, s.shape_of(part), s.kind)
     kept = clips(part) if part.op in ("fn", "softmax") else ()
     for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site), *kept):
         yield Edit(identifier=identifier, name=f"{says} {words}", tree=exchange(s.root, part, new), cost=cost + 0.6)
@@ -173,7 +174,7 @@ def _operands(s: Setting) -> Iterator[Edit]:
             continue
         name = leaf.options["name"]
         shape = s.shape_of(leaf)
-        site = Site(leaf, shape, kind_of(s, name))
+        site = Site(leaf, shape, s.kind_of(name))
         linear = s.operations <= _LINEAR  # scaling an operand scales the result: it need not be tried for each
         for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site), *clips(leaf)):
             if linear and identifier == "ones" and shape == ():

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ._edit import Kind, axes_words, axis_word
+from ._axes import Kind, axes_words, axis_word
 from ._node import Node, fn, node, one_minus
 
 #: identifier, phrase that follows "the kernel ", cost, node
@@ -99,8 +99,8 @@ def _turned(site: Site) -> Iterator[ArrayEdit]:
                 node("flip", a, axes=chosen),
             )
     for axis in (i for i in range(min(site.ndim, 2)) if site.ndim > 2 and site.long(i)):
-        word = axis_word(site.kind, site.ndim, axis)
-        yield "channels-mixed", f"has its {word}s in reverse order", 1.4, node("flip", a, axes=(axis,))
+        words = axes_words(site.kind, site.ndim, (axis,))
+        yield "channels-mixed", f"has its {words} in reverse order", 1.4, node("flip", a, axes=(axis,))
     for i, j in itertools.combinations(range(site.ndim), 2):
         if site.shape[i] != site.shape[j] or not site.long(i):
             continue
@@ -116,10 +116,12 @@ def _turned(site: Site) -> Iterator[ArrayEdit]:
 
 
 def _exchange_words(site: Site, i: int, j: int) -> tuple[str, str]:
-    if site.ndim == 2 or i >= 2:
-        return "transposed", "is transposed" if site.ndim == 2 else "is transposed in its rows and columns"
-    first, second = (axis_word(site.kind, site.ndim, k) for k in (i, j))
-    return "channels-swapped" if j == 1 else "axes-exchanged", f"has its {first}s and {second}s exchanged"
+    if site.ndim == 2:
+        return "transposed", "is transposed"
+    words, channels = axes_words(site.kind, site.ndim, (i, j)), site.kind in ("image", "kernel")
+    if channels and i >= 2:
+        return "transposed", f"is transposed in its {words}"
+    return "channels-swapped" if channels and j == 1 else "axes-exchanged", f"has its {words} exchanged"
 
 
 def _along_axes(site: Site) -> Iterator[ArrayEdit]:
@@ -142,10 +144,15 @@ def _along_axes(site: Site) -> Iterator[ArrayEdit]:
             yield "shifted-by-one", f"is off by one {word}, zeros moving in", 1.4, node("shift", a, axis=axis, by=by)
         for index, which in ((-1, "last"), (0, "first")):
             yield (
-                _family(word, "accumulation-overwritten"), f"counts in its {which} {word} only", 1.2,
+                _family(word, "accumulation-overwritten", site.kind), f"counts in its {which} {word} only", 1.2,
                 node("only", a, axis=axis, index=index),
             )  # fmt: skip
-            yield _family(word, "dropped"), f"lacks its {which} {word}", 1.2, node("without", a, axis=axis, index=index)
+            yield (
+                _family(word, "dropped", site.kind),
+                f"lacks its {which} {word}",
+                1.2,
+                node("without", a, axis=axis, index=index),
+            )
             yield (
                 "broadcast",
                 f"is that of the {which} {word} for all of them",
@@ -155,8 +162,10 @@ def _along_axes(site: Site) -> Iterator[ArrayEdit]:
     yield from _pooled(site)
 
 
-def _family(word: str, what: str) -> str:
+def _family(word: str, what: str, kind: Kind) -> str:
     if what == "dropped":
+        if word == "position" and kind == "sequence":
+            return "off-by-one"
         return {"example": "batch-not-complete", "row": "window-dropped", "column": "window-dropped",
                 "position": "window-dropped"}.get(word, "channels-not-summed")  # fmt: skip
     return what
@@ -200,7 +209,7 @@ def _order(site: Site) -> Iterator[ArrayEdit]:
         if all(site.shape[i] == site.shape[k] for i, k in zip(order, range(n), strict=True)) and order == order[::-1]:
             continue
         names = ", ".join(axis_word(site.kind, n, i) for i in order)
-        last = " (channels last)" if order == (0, *range(2, n), 1) and n > 2 else ""
+        last = " (channels last)" if order == (0, *range(2, n), 1) and site.kind == "image" and n > 2 else ""
         for move, verb in (("reread", "is read"), ("unread", "is filled")):
             words = f"{verb} in another order in memory: {names}{last}"
             yield "order-wrong", words, 1.2, node(move, site.node, axes=order)
@@ -209,11 +218,11 @@ def _order(site: Site) -> Iterator[ArrayEdit]:
 def _groups(site: Site) -> Iterator[ArrayEdit]:
     for axis in range(min(site.ndim, 2)):
         n = site.shape[axis]
-        word = axis_word(site.kind, site.ndim, axis)
+        words = axes_words(site.kind, site.ndim, (axis,))
         for groups in (k for k in range(2, n) if n % k == 0):
             yield (
                 "groups-mixed",
-                f"has its {word}s counted across {groups} groups, not within them",
+                f"has its {words} counted across {groups} groups, not within them",
                 1.7,
                 node("shuffle", site.node, axis=axis, groups=groups),
             )
@@ -221,7 +230,7 @@ def _groups(site: Site) -> Iterator[ArrayEdit]:
                 if abs(by) > 1:
                     yield (
                         "groups-mixed",
-                        f"is that of the neighbouring group of {abs(by)} {word}s",
+                        f"is that of the neighbouring group of {abs(by)} {words}",
                         1.7,
                         node("roll", site.node, axis=axis, by=by),
                     )

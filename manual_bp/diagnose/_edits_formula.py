@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._edit import axes_words
+from ._axes import Kind, axes_words, axis_word
 from ._edits_windows import WINDOWS
 from ._node import Node, add, const, fn, inverse_count, mul, node, one_minus, scaled, total
 
@@ -18,18 +18,26 @@ from ._node import Node, add, const, fn, inverse_count, mul, node, one_minus, sc
 PartEdit = tuple[str, str, float, Node]
 
 
-def part_edits(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
-    """All edits of one node's own operation; ``shapes`` gives the shape of any node of the right formula."""
-    build = _BUILDERS.get(part.op)
+Shapes = Callable[[Node], tuple[int, ...]]
+
+
+def part_edits(part: Node, shapes: Shapes, kind: Kind) -> Iterator[PartEdit]:
+    """All edits of one node's own operation.
+
+    ``shapes`` gives the shape of any node of the right formula, ``kind`` says what the axes of its parts are called.
+    """
+    build, over = _BUILDERS.get(part.op), _OVER.get(part.op)
     if build is not None:
         yield from build(part, shapes)
+    if over is not None:
+        yield from over(part, shapes, kind)
 
 
 def _called(a: Node, fallback: str) -> str:
     return a.says or fallback
 
 
-def _add(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
+def _add(part: Node, shapes: Shapes) -> Iterator[PartEdit]:
     terms = part.args
     if len(terms) < 2:
         return
@@ -82,11 +90,10 @@ def _inside(part: Node, says: str = "") -> str:
     return f" in {part.says}" if told else ""
 
 
-def _mul(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
+def _mul(part: Node, _: Any) -> Iterator[PartEdit]:
     factors = part.args
     if len(factors) < 2:
         return
-    yield from _mean(part, shapes)
     for i, factor in enumerate(factors):
         says = _called(factor, f"factor {i + 1}")
         rest = factors[:i] + factors[i + 1 :]
@@ -102,7 +109,7 @@ def _mul(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[Part
             yield "mask-inverted", f"{says} is inverted", 1.2, swapped(one_minus(factor))
 
 
-def _mean(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
+def _mean(part: Node, shapes: Shapes, kind: Kind) -> Iterator[PartEdit]:
     """A sum divided by its count, both over other axes."""
     a, count = part.args[0], part.args[-1]
     if len(part.args) != 2 or a.op != "sum" or count.op != "inverse_count" or not a.options["keep"]:
@@ -110,7 +117,7 @@ def _mean(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[Par
     inner, ndim = a.args[0], len(shapes(a.args[0]))
     for chosen in (tuple(c) for k in range(1, ndim + 1) for c in itertools.combinations(range(ndim), k)):
         if chosen != a.options["axes"]:
-            words = axes_words("activation", ndim, chosen)
+            words = axes_words(kind, ndim, chosen)
             mean = mul(total(inner, chosen, keep=True), inverse_count(inner, chosen, "1/n"), says=part.says)
             yield "wrong-axes", f"{_called(part, 'the mean')} runs over the {words}", 1.2, mean
 
@@ -163,13 +170,13 @@ def _const(part: Node, _: Any) -> Iterator[PartEdit]:
             yield "constant-wrong", name, 2.2 if words.startswith("taken as") else 1.8, const(other)
 
 
-def _sum(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
+def _sum(part: Node, shapes: Shapes, kind: Kind) -> Iterator[PartEdit]:
     (a,), axes, keep = part.args, part.options["axes"], part.options["keep"]
     ndim = len(shapes(a))
     axes = tuple(range(ndim)) if axes is None else axes
     says = _called(part, "the sum")
     for chosen in (tuple(c) for k in range(1, ndim + 1) for c in itertools.combinations(range(ndim), k)):
-        words = axes_words("activation", ndim, chosen)
+        words = axes_words(kind, ndim, chosen)
         if set(chosen) <= set(axes):
             mean = mul(part, inverse_count(a, chosen, "1/n"))
             yield "mean-for-sum", f"{says} is a mean over the {words}, not a sum", 1.2, mean
@@ -180,7 +187,7 @@ def _sum(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[Part
     for axis in axes:
         rest = tuple(i - (i > axis and not keep) for i in axes if i != axis)
         for index, which in ((-1, "last"), (0, "first")):
-            word = axes_words("activation", ndim, (axis,)).rstrip("s")
+            word = axis_word(kind, ndim, axis)
             one = node("only" if keep else "pick", a, axis=axis, index=index)
             if keep:
                 one = total(one, (axis,), keep=True)
@@ -209,17 +216,17 @@ def _sum(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[Part
     )
 
 
-def _inverse_count(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
+def _inverse_count(part: Node, shapes: Shapes, kind: Kind) -> Iterator[PartEdit]:
     (a,), axes = part.args, part.options["axes"]
     ndim = len(shapes(a))
     own = tuple(range(ndim)) if axes is None else axes
     yield "sum-for-mean", f"the division by the number of elements ({part.says}) is missing", 1.0, const(1.0)
     for chosen in (tuple(c) for k in range(1, ndim + 1) for c in itertools.combinations(range(ndim), k)):
         if chosen != own:
-            words = axes_words("activation", ndim, chosen)
+            words = axes_words(kind, ndim, chosen)
             yield (
                 "wrong-count",
-                f"divided by the number of {words}, not by that of {axes_words('activation', ndim, own)}",
+                f"divided by the number of {words}, not by that of {axes_words(kind, ndim, own)}",
                 1.4,
                 inverse_count(a, chosen, "1/n"),
             )
@@ -323,7 +330,7 @@ def _clip(part: Node, _: Any) -> Iterator[PartEdit]:
         yield "constant-wrong", f"{part.says or 'the result'} is cut off at {eps:g}", 2.0, part.but(low=eps)
 
 
-def _axis(part: Node, shapes: Callable[[Node], tuple[int, ...]]) -> Iterator[PartEdit]:
+def _axis(part: Node, shapes: Shapes) -> Iterator[PartEdit]:
     for axis in range(len(shapes(part.args[0]))):
         if axis != part.options["axis"]:
             yield (
@@ -363,7 +370,12 @@ def _one_hot(part: Node, _: Any) -> Iterator[PartEdit]:
 
 
 _BUILDERS: dict[str, Callable[[Node, Any], Iterator[PartEdit]]] = {
-    "add": _add, "mul": _mul, "const": _const, "sum": _sum, "inverse_count": _inverse_count, "fn": _fn,
+    "add": _add, "mul": _mul, "const": _const, "fn": _fn,
     "greater": _greater, "where": _where, "within": _within, "clip": _clip, "softmax": _axis, "log_softmax": _axis,
     "one_hot": _one_hot, **WINDOWS,
+}  # fmt: skip  # a table
+
+#: Edits of what runs over axes: they are called by their names.
+_OVER: dict[str, Callable[[Node, Shapes, Kind], Iterator[PartEdit]]] = {
+    "mul": _mean, "sum": _sum, "inverse_count": _inverse_count,
 }  # fmt: skip  # a table

@@ -13,7 +13,7 @@ from ._edit import Edit
 from ._edits_array import Site, array_edits, function_edits
 from ._edits_structure import clips
 from ._node import mul, node, operand, scaled
-from ._setting import Setting, kind_of, related
+from ._setting import Setting, related
 
 
 def _is_term(s: Setting, other: str) -> bool:
@@ -27,7 +27,7 @@ def _is_term(s: Setting, other: str) -> bool:
 
 def result_edits(s: Setting) -> Iterator[Edit]:
     """Edits of what comes out."""
-    site = Site(s.root, s.shape_of(s.root), kind_of(s, s.quantity), result=True)
+    site = Site(s.root, s.shape_of(s.root), s.kind_of(s.quantity), result=True)
     gradient = s.quantity.endswith(GRAD)
     for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site), *clips(s.root)):
         named = {"rotated": "gradient-rotated", "transposed": "gradient-transposed"} if gradient else {}

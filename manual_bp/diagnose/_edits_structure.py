@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._edit import axes_words
+from ._axes import Kind, axes_words
 from ._node import (
     Node,
     add,
@@ -33,7 +33,7 @@ Shapes = Callable[[Node], tuple[int, ...]]
 Axes = tuple[int, ...]
 
 
-def commuted(part: Node, shapes: Shapes) -> Iterator[PartEdit]:
+def commuted(part: Node, shapes: Shapes, kind: Kind) -> Iterator[PartEdit]:
     """Two operations in the other order: the square of a sum for a sum of squares, ε inside a root for outside."""
     if part.op == "fn":
         name, (a,) = part.options["name"], part.args
@@ -108,9 +108,7 @@ def commuted(part: Node, shapes: Shapes) -> Iterator[PartEdit]:
         ndim = len(shapes(inner))
         for k in range(1, ndim + 1):
             for over in itertools.combinations(range(ndim), k):
-                words = (
-                    f"divided by the number of {axes_words('activation', ndim, over)}, not by {_called(part.args[0])}"
-                )
+                words = f"divided by the number of {axes_words(kind, ndim, over)}, not by {_called(part.args[0])}"
                 yield "wrong-count", words, 1.3, inverse_count(inner, over, "1/n")
     if part.op == "sum" and part.args[0].op == "fn":
         axes, keep, inner = part.options["axes"], part.options["keep"], part.args[0]
@@ -132,7 +130,7 @@ def commuted(part: Node, shapes: Shapes) -> Iterator[PartEdit]:
             yield "sum-of-products", f"{_called(part)}: {words}", cost, product
 
 
-def other_axes(root: Node, shapes: Shapes) -> Iterator[PartEdit]:
+def other_axes(root: Node, shapes: Shapes, kind: Kind) -> Iterator[PartEdit]:
     """Sums, and what they are divided by, all over other axes at once: the statistics of a normalisation."""
     found: dict[tuple[int, Axes], list[Node]] = {}
     for _, n in walk(root):
@@ -146,9 +144,7 @@ def other_axes(root: Node, shapes: Shapes) -> Iterator[PartEdit]:
         for k in range(1, ndim + 1):
             for axes in itertools.combinations(range(ndim), k):
                 if axes != own:
-                    words = (
-                        f"{axes_words('activation', ndim, axes)}, not over the {axes_words('activation', ndim, own)}"
-                    )
+                    words = f"{axes_words(kind, ndim, axes)}, not over the {axes_words(kind, ndim, own)}"
                     yield "wrong-axes", f"all means run over the {words}", 1.3, _over(root, nodes, axes, {})
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from manual_bp.trace import GRAD
 
+from ._axes import axes_words
 from ._case import Case
-from ._edit import Edit, Kind, axes_words
+from ._edit import Edit
 from ._evaluate import MISFIT, ROUNDOFF
 from ._node import Node, add, const, exchange, fn, inverse_count, leaves, mul, node, operand, scaled
 from ._ops import rounded
@@ -151,34 +152,48 @@ def _factors(s: Setting) -> Iterator[tuple[str, str, float, Node]]:
         yield f"is multiplied by {words}, {both}", "sum-for-mean", cost + 1.0, mul(const(-1.0), more)
         yield f"is divided by the root of {words}", "wrong-count", 2.0, fn("sqrt", count)
         yield f"is divided by the square of {words}", "mean-for-sum", 2.0, fn("square", count)
+    yield from _roots(s)
+
+
+def _roots(s: Setting) -> Iterator[tuple[str, str, float, Node]]:
+    """√d, d the length of the last axis of what a step reads: what scores of an attention are divided by."""
+    if s.known_formula:
+        return  # none of the layers that are known here divides by it
+    for name, leaf in _operands(s).items():
+        shape = s.shapes[name]
+        if len(shape) > 1 and shape[-1] > 1:
+            root = fn("sqrt", inverse_count(leaf, (len(shape) - 1,), "1/d"), "1/√d")
+            words = f"is multiplied by the root of the length of {name}'s last axis: the division by it is missing"
+            yield words, "scale-missing", 1.2, fn("reciprocal", root)
+
+
+def _operands(s: Setting) -> dict[str, Node]:
+    """What the formula reads; where there is none, what the steps read and give that make the quantity."""
+    found = leaves(s.root)
+    if found and not all(name.startswith("right:") for name in found):
+        return found
+    makers = [s.graph.step(m) for m in s.graph.makers(s.quantity)]
+    names = [n for m in makers if m is not None for n in (m.name, *m.inputs)]
+    return {n: operand(n) for n in dict.fromkeys(names) if n in s.shapes}
 
 
 def _counts(s: Setting) -> Iterator[tuple[str, Node]]:
     """1 / count, for every count that the shapes of the operands offer."""
     seen: set[tuple[str, tuple[int, ...]]] = set()
-    parameters = s.graph.parameters()
-    found = leaves(s.root)
-    if not found or all(name.startswith("right:") for name in found):
-        makers = [s.graph.step(m) for m in s.graph.makers(s.quantity)]
-        names = [n for m in makers if m is not None for n in (m.name, *m.inputs)]
-        found = {n: operand(n) for n in dict.fromkeys(names) if n in s.shapes}
+    found = _operands(s)
     order = sorted(found.items(), key=lambda item: item[1].options["name"] not in s.graph.makers(s.quantity))
     for name, leaf in order:
         shape = s.shapes.get(name)
         if shape is None:
             continue
-        kind: Kind = "parameter" if name.removesuffix(".grad") in parameters else "activation"
-        ndim = len(shape)
+        kind, ndim = s.kind_of(name), len(shape)
         for k in range(1, ndim + 1):
             for axes in itertools.combinations(range(ndim), k):
                 size = math.prod(shape[a] for a in axes)
-                words = (
-                    f"the number of {axes_words(kind, ndim, axes)} of {leaf.options['name']}"
-                    if axes != (0,) or kind != "activation"
-                    else "the number of examples"
-                )
-                if k == ndim and (ndim > 1 or kind == "parameter"):
-                    words = f"the number of all elements of {leaf.options['name']}"
+                over = axes_words(kind, ndim, axes)
+                words = "the number of examples" if over == "examples" else f"the number of {over} of {name}"
+                if k == ndim and (ndim > 1 or over != "examples"):
+                    words = f"the number of all elements of {name}"
                 if size > 1 and (words, axes) not in seen:
                     seen.add((words, axes))
                     yield words, inverse_count(leaf, axes, "1/n")

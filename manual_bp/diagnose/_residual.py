@@ -9,8 +9,8 @@ import numpy as np
 
 from manual_bp.nn._layer import Array
 
+from ._axes import Kind, axis_word
 from ._case import Case
-from ._edit import Kind, axis_word
 from ._evaluate import ROUNDOFF
 from ._words import count, number
 

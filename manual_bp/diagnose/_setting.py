@@ -9,7 +9,7 @@ from functools import cached_property
 from manual_bp.network import INPUT, TARGET
 from manual_bp.trace import GRAD, NEW
 
-from ._edit import Kind
+from ._axes import Kind, kind_at, kind_of_array
 from ._graph import Context, Graph
 from ._node import Node, walk
 
@@ -48,15 +48,25 @@ class Setting:
         """Names of the operations in the formula."""
         return frozenset(n.op for _, n in walk(self.root))
 
+    def kind_of(self, name: str) -> Kind:
+        """What the axes of a quantity mean."""
+        if name not in self._kinds:
+            self._kinds[name] = kind_of_array(self.graph, self.shapes, name)
+        return self._kinds[name]
+
+    @cached_property
+    def kind(self) -> Kind:
+        """What the axes of the formula's parts mean."""
+        return kind_at(self.graph, self.shapes, self.quantity)
+
+    @cached_property
+    def _kinds(self) -> dict[str, Kind]:
+        return {}
+
     @cached_property
     def order(self) -> dict[str, int]:
         """Quantities in execution order."""
         return {name: i for i, name in enumerate(self.shapes) if not name.startswith("before:")}
-
-
-def kind_of(s: Setting, name: str) -> Kind:
-    base = name.removesuffix(GRAD).removesuffix(NEW)
-    return "parameter" if base in s.graph.parameters() else "activation"
 
 
 def related(s: Setting, other: str) -> bool:

@@ -42,7 +42,7 @@ def merge(found: Sequence[Found], s: Setting, case: Case) -> list[Found]:
 def _by_accident(one: Found, other: Found) -> bool:
     """Whether two factors have the same value only because of the sizes: a number, examples, or other elements."""
     kinds = {_kind(one), _kind(other)}
-    return one.edit.sized and len(kinds) > 1 and "" not in kinds
+    return (one.edit.sized or other.edit.sized) and len(kinds) > 1 and "" not in kinds
 
 
 def _kind(found: Found) -> str:

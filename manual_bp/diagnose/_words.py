@@ -105,6 +105,7 @@ HINTS: Mapping[str, str] = {
     "mask-extra": "this mask belongs to another step",
     "mean-for-max": "give the gradient to the winner alone; spreading is for the mean",
     "max-for-mean": "give every element of the window its share; the winner alone is for the maximum",
+    "scale-missing": "divide by the root of the number of products that each score is the sum of",
     "mean-missing": "divide by the number of elements of the window",
     "maximum-for-sum": "sum, do not take the maximum",
     "min-for-max": "take the largest element",
