@@ -239,7 +239,7 @@ def test_a_share_that_is_missing_is_not_called_subtracted() -> None:
 
     report = verify(mine, reference, x=X, params={})
     assert blamed(report) == {"x.grad"}
-    assert named(report, "x.grad")[0] == "the term n.grad is missing from x.grad"
+    assert named(report, "x.grad")[0] == "the term o.grad is missing from x.grad"
 
 
 def test_a_value_that_was_overwritten_is_told_so() -> None:
@@ -271,7 +271,9 @@ def test_a_gradient_that_is_added_to_in_the_array_of_another_is_told_so() -> Non
 
     report = verify(mine, reference, x=X, params={})
     assert named(report, "o.grad")[0].startswith("o.grad holds h.grad: it was overwritten")
-    assert named(report, "h.grad")[0] == "h.grad was computed into the array of o.grad, which holds it now"
+    assert named(report, "h.grad")[0] == (
+        "nothing is wrong with h.grad: it was computed into the array of o.grad, which holds it now"
+    )
 
 
 def test_a_wrong_dtype_alone_has_no_numbers_to_be_explained() -> None:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from manual_bp.compare import Expected
 from manual_bp.network import TARGET
 from manual_bp.nn._layer import Array
 
@@ -37,6 +38,10 @@ class Case:
         Elements at a kink whose value is a valid subgradient.
     before
         The values of the probe before, for numbers that were kept too long.
+    mended
+        What those among ``values`` that are wrong should be, each judged alone.
+    whole
+        The reference's own pass, by name.
     """
 
     probe: str
@@ -48,6 +53,8 @@ class Case:
     wrong: bool
     excused: Array | None = None
     before: Mapping[str, Array] = field(default_factory=dict)
+    mended: Mapping[str, Array] = field(default_factory=dict)
+    whole: Mapping[str, Expected] = field(default_factory=dict)
 
     @property
     def dtype(self) -> str:

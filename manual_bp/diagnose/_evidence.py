@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,10 @@ import numpy as np
 from manual_bp.compare import Item
 from manual_bp.network import TARGET
 from manual_bp.report import Check, Diagnosis, Finding, Report
-from manual_bp.trace import GRAD, Array, bit_identical
+from manual_bp.trace import Array
 
+from ._overwritten import overwritten
+from ._probe import DIAGNOSED, KeptProbe
 from ._words import hint_for
 
 if TYPE_CHECKING:  # the search and its formulas are imported when there is something to be searched for
@@ -25,9 +27,6 @@ if TYPE_CHECKING:  # the search and its formulas are imported when there is some
 
 #: Bytes of arrays that are held at most; probes on which nothing is wrong are given up first.
 BUDGET = 1 << 28
-
-#: Statuses that a diagnosis is made for.
-DIAGNOSED = frozenset({"wrong", "nonfinite", "mismatch"})
 
 #: Quantities that are diagnosed at most, in execution order.
 MOST = 40
@@ -47,28 +46,6 @@ def searching(effort: Effort, progress: Progress | None = None) -> Iterator[None
         yield
     finally:
         _ASKED.reset(token)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Probe:
-    """References to one probe's arrays; nothing is copied."""
-
-    name: str
-    values: Mapping[str, Array]
-    reported: Mapping[str, Array]
-    items: Mapping[str, Item]
-    statuses: Mapping[str, str]
-    before: Mapping[str, Array]
-
-    @property
-    def size(self) -> int:
-        return sum(a.nbytes for a in self.values.values()) + sum(
-            i.isolated.value.nbytes + i.isolated.allowed.nbytes for i in self.items.values() if i.isolated
-        )
-
-    @property
-    def wrong(self) -> bool:
-        return any(s in DIAGNOSED for s in self.statuses.values())
 
 
 class Evidence:
@@ -96,7 +73,7 @@ class Evidence:
         self.more = more
         self.locate = locate
         self._budget = budget
-        self._probes: list[_Probe] = []
+        self._probes: list[KeptProbe] = []
         self._last: Mapping[str, Array] = {}
 
     @cached_property
@@ -121,7 +98,7 @@ class Evidence:
         values = {**(given or {}), **known, **own}
         if isinstance(y, np.ndarray):
             values[TARGET] = y
-        made = _Probe(
+        made = KeptProbe(
             name=probe,
             values=values,
             reported=reported,
@@ -153,24 +130,11 @@ class Evidence:
         found = (self._case(name, probe) for probe in self._probes)
         return [case for case in found if case is not None]
 
-    def holds(self, name: str) -> str | None:
-        """The later quantity whose numbers this one has on every probe, to the bit, while they are right for that one.
+    def overwritten(self, name: str) -> tuple[str, str] | None:
+        """What to say of a quantity, and why, where one array was used for two."""
+        return overwritten(name, self._probes, lambda: self.graph)
 
-        Then both are one array, and the later was computed into it.
-        """
-        probes = [p for p in self._probes if name in p.reported and name in p.items]
-        if not probes:
-            return None
-        order = list(probes[0].items)
-        later = [n for n in order[order.index(name) + 1 :] if all(n in p.reported and n in p.items for p in probes)]
-        return next((other for other in later if all(_one_array(name, other, p) for p in probes)), None)
-
-    def holder(self, name: str) -> str | None:
-        """The wrong quantity that holds this one, see `holds`."""
-        wrong = dict.fromkeys(n for p in self._probes for n, s in p.statuses.items() if s == "wrong" and n != name)
-        return next((other for other in wrong if self.holds(other) == name), None)
-
-    def _case(self, name: str, probe: _Probe) -> Case | None:
+    def _case(self, name: str, probe: KeptProbe) -> Case | None:
         from ._case import Case
 
         item, reported = probe.items.get(name), probe.reported.get(name)
@@ -192,27 +156,13 @@ class Evidence:
             wrong=status in DIAGNOSED and not (same and status == "mismatch"),  # of dtype: its note says it all
             excused=excused if excused is not None and excused.any() else None,
             before=probe.before,
+            mended={
+                n: i.isolated.value
+                for n, i in probe.items.items()
+                if i.isolated is not None and probe.statuses.get(n) in DIAGNOSED
+            },
+            whole={n: i.end_to_end for n, i in probe.items.items() if i.end_to_end is not None},
         )
-
-
-def _one_array(name: str, other: str, probe: _Probe) -> bool:
-    kinds = {probe.items[n].quantity.kind for n in (name, other)}
-    own, whole = probe.reported[other], probe.items[other].end_to_end
-    if not kinds <= {"value", "gradient"} or whole is None or own.shape != whole.value.shape:
-        return False
-    if own.size < 2 or not own.any() or not bit_identical(own, probe.reported[name]):
-        return False
-    with np.errstate(all="ignore"):
-        return bool(np.all(np.abs(own - whole.value) <= whole.allowed))
-
-
-def _one_for_two(name: str, evidence: Evidence) -> str:
-    """What to say where one array was used for two quantities."""
-    later, earlier = evidence.holds(name), evidence.holder(name)
-    if later is not None:
-        how = "+= or *= on an array that is still needed" if later.endswith(GRAD) else "np.maximum(..., out=z)"
-        return f"{name} holds {later}: it was overwritten ({how}?)"
-    return f"{name} was computed into the array of {earlier}, which holds it now" if earlier is not None else ""
 
 
 def attach(
@@ -276,12 +226,12 @@ def _one(name: str, checks: Sequence[Check], evidence: Evidence, effort: Effort 
     cases = evidence.cases(name)
     if not any(case.wrong for case in cases):
         return None
-    text = _one_for_two(name, evidence)
-    if text:
+    told = evidence.overwritten(name)
+    if told is not None:
         return Diagnosis(
-            name=text,
+            name=told[0],
             identifier="in-place",
-            evidence=f"the two are the same to the last bit{' on every probe' if len(cases) > 1 else ''}",
+            evidence=told[1],
             confidence="certain",
             leftover=0.0,
             hint=hint_for("in-place"),

@@ -15,6 +15,7 @@ from ._edits import edits
 from ._evaluate import MISFIT
 from ._factor import factor_edits, fitted_terms, precision_edits
 from ._graph import Context, Graph, generic
+from ._idle import idle
 from ._node import Node
 from ._setting import Setting
 from ._thin import thin
@@ -85,7 +86,7 @@ class Search:
             left = self.explain(edit.tree)
             if edit.identifier == "result-missing" and edit.tree.op == "fill" and not all(map(_zero, self.wrong)):
                 continue  # a sum that cancels is not an array that was never written
-            if left <= 1.0:
+            if left <= 1.0 and not idle(edit.tree, self.setting, (*self.wrong, *self.right)):
                 yield Found(edit=edit, leftover=left)
 
 

@@ -1,0 +1,208 @@
+"""What is said is true: axes by their names, no hypothesis that says nothing, no blame for what is right."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from manual_bp import Report, tap, verify
+from manual_bp.diagnose._axes import axes_words, axis_word
+
+RNG = np.random.default_rng(0)
+
+
+def said(report: Report) -> dict[str, tuple[str, str]]:
+    """What each mistake is called, and how sure that is."""
+    return {c.name: (c.diagnosis.name, c.diagnosis.confidence) for c in report.checks if c.diagnosis is not None}
+
+
+# ---------------------------------------------------------------------- what an axis is called
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("image", "example channel row column"),
+        ("sequence", "example index of axis 1 index of axis 2 feature"),
+        ("plain", "example index of axis 1 index of axis 2 index of axis 3"),
+        ("kernel", "output channel input channel row column"),
+    ],
+)
+def test_four_axes(kind: Any, words: str) -> None:
+    assert " ".join(axis_word(kind, 4, axis) for axis in range(4)) == words
+    assert axes_words(kind, 4, (0, 3)).count("s and ") == 1
+
+
+def linear(how: str) -> Any:
+    def mine(params: Any, x: Any, do: Any) -> dict[str, Any]:
+        weight, bias = params["weight"], params["bias"]
+        db, dx = do.sum((0, 1)), do @ weight
+        if how == "mean over time":
+            db = do.mean(1).sum(0)
+        if how == "time reversed":
+            dx = dx[:, ::-1]
+        if how == "features reversed":
+            dx = dx[..., ::-1]
+        dweight = np.einsum("bti,btj->ij", do, x)
+        return {"output": x @ weight.T + bias, "weight.grad": dweight, "bias.grad": db, "x.grad": dx}
+
+    return mine
+
+
+@pytest.mark.parametrize(
+    ("how", "quantity", "words"),
+    [
+        ("mean over time", "bias.grad", "divided by the number of positions of output.grad"),
+        ("time reversed", "x.grad", "has its positions in reverse order"),
+        ("features reversed", "x.grad", "flipped along its last axis"),
+    ],
+)
+def test_behind_a_linear_layer_axis_1_is_a_position(how: str, quantity: str, words: str) -> None:
+    found = said(verify(linear(how), nn.Linear(8, 3), x=RNG.standard_normal((2, 5, 8)), dtype="float64"))
+    assert list(found) == [quantity]
+    assert words in found[quantity][0]
+    assert found[quantity][1] == "certain"
+
+
+def test_behind_a_convolution_axis_1_is_a_channel_also_for_what_only_keeps_its_shape() -> None:
+    reference = nn.Sequential(nn.Conv1d(3, 4, 1), nn.Tanh())
+
+    def mine(params: Any, x: Any, do: Any) -> dict[str, Any]:
+        weight = params["0.weight"][:, :, 0]
+        y = np.einsum("oc,ncl->nol", weight, x) + params["0.bias"][:, None]
+        return {"0": y, "1": np.tanh(y), "0.grad": (do * (1 - np.tanh(y) ** 2))[:, ::-1]}
+
+    found = said(verify(mine, reference, x=RNG.standard_normal((2, 3, 5)), dtype="float64"))
+    assert list(found) == ["0.grad"]
+    assert "has its channels in reverse order" in found["0.grad"][0]
+
+
+@pytest.mark.parametrize("d", [8, 4])
+def test_the_root_that_scores_are_divided_by(d: int) -> None:
+    """Where √d is a plain number the probes cannot tell the two apart, and both are named."""
+
+    def reference(params: Any, x: Any) -> Any:
+        q, k = tap("q", x @ params["Q"]), tap("k", x @ params["K"])
+        return tap("s", q @ k.transpose(-1, -2) / math.sqrt(d))
+
+    def mine(params: Any, x: Any, _: Any) -> dict[str, Any]:
+        q, k = x @ params["Q"], x @ params["K"]
+        return {"q": q, "k": k, "s": q @ k.swapaxes(-1, -2)}
+
+    params = {name: RNG.standard_normal((6, d)) for name in "QK"}
+    report = verify(mine, reference, x=RNG.standard_normal((2, 5, 6)), params=params)
+    name, confidence = said(report)["s"]
+    others = next(c.diagnosis.alternatives for c in report.checks if c.name == "s" and c.diagnosis is not None)
+    missing = "s is multiplied by the root of the length of k's last axis: the division by it is missing"
+    if d == 8:
+        assert (name, confidence) == (missing, "certain")
+    else:
+        assert (name, confidence, others) == ("s is twice as large", "ambiguous", (missing,))
+
+
+# ---------------------------------------------------------------------- hypotheses that say nothing
+
+
+def recurrent(how: str) -> Any:
+    """The backward pass of nn.RNN; its two biases have the same gradient in right code, too."""
+
+    def mine(params: Any, x: Any, do: Any) -> dict[str, Any]:
+        w, u = params["rnn.weight_ih_l0"], params["rnn.weight_hh_l0"]
+        bias = params["rnn.bias_ih_l0"] + params["rnn.bias_hh_l0"]
+        hs = [np.zeros((len(x), 4), x.dtype)]
+        for t in range(x.shape[1]):
+            hs.append(np.tanh(x[:, t] @ w.T + hs[-1] @ u.T + bias))
+        dw, du, db, dh = np.zeros_like(w), np.zeros_like(u), np.zeros_like(bias), np.zeros_like(hs[0])
+        for t in reversed(range(x.shape[1])):
+            dz = (do[:, t] + dh) * (1 - hs[t + 1] ** 2)
+            dw, du, db = dw + dz.T @ x[:, t], du + dz.T @ hs[t], db + dz.sum(0)
+            dh = 0 * dh if how == "nothing through time" else dz @ u
+        db = db / len(x) if how == "mean" else db
+        return {"output": np.stack(hs[1:], 1), "rnn.weight_ih_l0.grad": dw, "rnn.weight_hh_l0.grad": du,
+                "rnn.bias_ih_l0.grad": db, "rnn.bias_hh_l0.grad": db.copy()}  # fmt: skip
+
+    return mine
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.RNN(3, 4, batch_first=True)
+
+    def forward(self, x: Any) -> Any:
+        return self.rnn(x)[0]
+
+
+def test_two_that_are_equal_in_right_code_do_not_explain_each_other() -> None:
+    x = RNG.standard_normal((5, 4, 3))
+    assert verify(recurrent(""), Recurrent(), x=x, dtype="float64").ok
+    found = said(verify(recurrent("nothing through time"), Recurrent(), x=x, dtype="float64"))
+    assert len(found) == 4
+    assert {confidence for _, confidence in found.values()} == {"unexplained"}
+    found = said(verify(recurrent("mean"), Recurrent(), x=x, dtype="float64"))
+    words = "is divided by the number of examples: a mean where a sum is due"
+    assert {n: name for n, (name, _) in found.items()} == {n: f"{n} {words}" for n in found}
+    assert set(found) == {"rnn.bias_ih_l0.grad", "rnn.bias_hh_l0.grad"}
+
+
+def test_a_gradient_that_is_another_one_still_is_told_so() -> None:
+    def reference(params: Any, x: Any) -> Any:
+        return tap("o", tap("h", torch.tanh(x @ params["W"])) ** 2)
+
+    def mine(params: Any, x: Any, do: Any) -> dict[str, Any]:
+        h = np.tanh(x @ params["W"])
+        return {"h": h, "o": h * h, "do": do, "dh": do}
+
+    found = said(verify(mine, reference, x=RNG.standard_normal((5, 4)), params={"W": RNG.standard_normal((4, 3))}))
+    assert found == {"h.grad": ("h.grad is o.grad, passed on unchanged", "certain")}
+
+
+# ---------------------------------------------------------------------- what was computed before its operand was lost
+
+
+def residual(params: Any, x: Any) -> Any:
+    a = tap("a", torch.tanh(x @ params["W1"]))
+    return tap("o", tap("s", a + tap("b", torch.tanh(a @ params["W2"]))) @ params["W3"])
+
+
+def test_what_was_computed_before_its_operand_was_overwritten_is_acquitted() -> None:
+    def mine(params: Any, x: Any, do: Any) -> dict[str, Any]:
+        a = np.tanh(x @ params["W1"])
+        b = np.tanh(a @ params["W2"])
+        ds = do @ params["W3"].T
+        db, dz = ds, ds * (1 - b * b)
+        da = ds
+        da += dz @ params["W2"].T  # the right number, but in the array of ds and db
+        return {"a": a, "b": b, "s": a + b, "o": (a + b) @ params["W3"], "ds": ds, "db": db, "da": da,
+                "dW2": a.T @ dz, "dW1": x.T @ (da * (1 - a * a))}  # fmt: skip
+
+    shapes = {"W1": (4, 3), "W2": (3, 3), "W3": (3, 2)}
+    params = {name: RNG.standard_normal(shape) for name, shape in shapes.items()}
+    found = said(verify(mine, residual, x=RNG.standard_normal((5, 4)), params=params))
+    assert set(found) == {"s.grad", "W2.grad", "a.grad"}
+    assert found["s.grad"][0].startswith("s.grad holds a.grad: it was overwritten")
+    lost = "it was computed from s.grad before that was overwritten with a.grad"
+    assert found["W2.grad"] == (f"nothing is wrong with W2.grad: {lost}", "certain")
+    held = "it was computed into the array of s.grad, which holds it now"
+    assert found["a.grad"] == (f"nothing is wrong with a.grad: {held}", "certain")
+
+
+def test_a_mistake_of_its_own_is_not_acquitted_beside_one_that_was_overwritten() -> None:
+    def mine(params: Any, x: Any, do: Any) -> dict[str, Any]:
+        a = np.tanh(x @ params["W1"])
+        b = np.tanh(a @ params["W2"])
+        ds = do @ params["W3"].T
+        dz = ds * (1 - b * b)
+        da = ds
+        da += dz @ params["W2"].T
+        return {"a": a, "b": b, "s": a + b, "o": (a + b) @ params["W3"], "ds": ds, "da": da, "dW2": 2 * a.T @ dz}
+
+    shapes = {"W1": (4, 3), "W2": (3, 3), "W3": (3, 2)}
+    params = {name: RNG.standard_normal(shape) for name, shape in shapes.items()}
+    found = said(verify(mine, residual, x=RNG.standard_normal((5, 4)), params=params))
+    assert "nothing is wrong" not in found["W2.grad"][0]
