@@ -35,7 +35,12 @@ def said(report: Report) -> dict[str, tuple[str, str]]:
 )
 def test_four_axes(kind: Any, words: str) -> None:
     assert " ".join(axis_word(kind, 4, axis) for axis in range(4)) == words
-    assert axes_words(kind, 4, (0, 3)).count("s and ") == 1
+
+
+def test_axes_without_a_name_are_counted_together() -> None:
+    assert axes_words("plain", 4, (0, 2, 3)) == "examples and indices of axes 2 and 3"
+    assert axes_words("sequence", 4, (0, 1, 3)) == "examples, features and indices of axis 1"
+    assert axes_words("image", 4, (0, 2, 3)) == "examples, rows and columns"
 
 
 def linear(how: str) -> Any:

@@ -62,10 +62,18 @@ def _place(ndim: int, axis: int) -> str:
 
 
 def axes_words(kind: Kind, ndim: int, axes: tuple[int, ...]) -> str:
-    """``examples and rows``."""
-    words = [axis_word(kind, ndim, a) for a in axes]
-    plural = [w.replace("index of", "indices of") if "index" in w else w + "s" for w in words]
-    return " and ".join(filter(None, [", ".join(plural[:-1]), plural[-1]])) if plural else "nothing"
+    """``examples and rows``; ``indices of axes 1 and 2``."""
+    words = [(axis, axis_word(kind, ndim, axis)) for axis in axes]
+    named = [word + "s" for _, word in words if not word.startswith("index")]
+    numbers = [str(axis % ndim) for axis, word in words if word.startswith("index")]
+    if numbers:
+        named.append(f"indices of {'axis' if len(numbers) == 1 else 'axes'} {_listed(numbers)}")
+    return _listed(named) or "nothing"
+
+
+def _listed(words: list[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def kind_of_array(graph: Graph, shapes: Mapping[str, Shape], name: str) -> Kind:
