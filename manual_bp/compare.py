@@ -22,6 +22,9 @@ from manual_bp.trace import Array, Quantity
 #: Of a quantity that is at fault itself, as far as can be told.
 WRONG = ("wrong", "missing", "mismatch", "nonfinite")
 
+#: By so many times what the sum itself may round its terms' own roundings may exceed it, where all else cancels.
+ROUNDINGS = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
@@ -217,9 +220,6 @@ def _excuse(item: Item, got: Array, wrong: Array) -> tuple[Array, Kink | None, s
             left, reason = left & ~explained, f"accepted: {other.reason}"
         elif not (other.kink or other.each) and not (left & ~explained).any():
             return np.zeros_like(left), kink, f"accepted: {other.reason}"
-    zero = left & _nothing(item, got)
-    if zero.any():
-        left, reason = left & ~zero, "accepted: exactly zero, which over the whole pass it is but for rounding"
     if item.kinks is not None and left.any():
         explained = left & item.kinks.mask & item.kinks.valid(got)
         if explained.any():
@@ -228,6 +228,10 @@ def _excuse(item: Item, got: Array, wrong: Array) -> tuple[Array, Kink | None, s
                 f"another valid subgradient: {item.kinks.convention}",
             )
             left &= ~explained
+    zero = left & _nothing(item, got)
+    if zero.any():
+        left &= ~zero
+        reason = reason or "accepted: exactly zero, which over the whole pass it is but for rounding"
     return left, kink, reason
 
 
@@ -239,8 +243,8 @@ def _nothing(item: Item, got: Array) -> Array:
     whole = item.end_to_end
     if whole is None or item.isolated is None:
         return np.zeros(got.shape, dtype=bool)
-    may_be = (np.abs(whole.value) <= whole.allowed) & (np.abs(item.isolated.value) <= whole.allowed)
-    return np.asarray(may_be & (got == 0) & (np.abs(item.isolated.value) > 0))
+    sum_of_roundings = np.abs(item.isolated.value) <= ROUNDINGS * item.isolated.allowed
+    return np.asarray((got == 0) & sum_of_roundings & (np.abs(whole.value) <= whole.allowed))
 
 
 def _kink(mask: Array, convention: str) -> Kink:

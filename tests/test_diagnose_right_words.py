@@ -12,6 +12,7 @@ from torch import nn
 
 from manual_bp import Report, tap, verify
 from manual_bp.diagnose._axes import axes_words, axis_word
+from manual_bp.render import render
 
 RNG = np.random.default_rng(0)
 
@@ -188,13 +189,20 @@ def test_what_was_computed_before_its_operand_was_overwritten_is_acquitted() -> 
 
     shapes = {"W1": (4, 3), "W2": (3, 3), "W3": (3, 2)}
     params = {name: RNG.standard_normal(shape) for name, shape in shapes.items()}
-    found = said(verify(mine, residual, x=RNG.standard_normal((5, 4)), params=params))
-    assert set(found) == {"s.grad", "W2.grad", "a.grad"}
+    report = verify(mine, residual, x=RNG.standard_normal((5, 4)), params=params)
+    found = said(report)
+    assert set(found) == {"s.grad"}
     assert found["s.grad"][0].startswith("s.grad holds a.grad: it was overwritten")
+    assert report.counts["wrong"] == sum(check.name == "s.grad" for check in report.checks)
+    inherited = {check.name: check.note for check in report.checks if check.status == "inherited"}
+    assert set(inherited) == {"b.grad", "W2.grad", "a.grad"}
     lost = "it was computed from s.grad before that was overwritten with a.grad"
-    assert found["W2.grad"] == (f"nothing is wrong with W2.grad: {lost}", "certain")
+    assert inherited["W2.grad"] == f"is right over the whole pass: {lost}"
     held = "it was computed into the array of s.grad, which holds it now"
-    assert found["a.grad"] == (f"nothing is wrong with a.grad: {held}", "certain")
+    assert inherited["a.grad"] == f"is right over the whole pass: {held}"
+    shown = " ".join(render(report, "full", width=200).split())
+    assert f"W2.grad: is right over the whole pass: {lost}" in shown
+    assert "b.grad: right alone" in shown
 
 
 def test_a_mistake_of_its_own_is_not_acquitted_beside_one_that_was_overwritten() -> None:

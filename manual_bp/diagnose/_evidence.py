@@ -16,7 +16,7 @@ from manual_bp.network import TARGET
 from manual_bp.report import Check, Diagnosis, Finding, Report
 from manual_bp.trace import Array
 
-from ._overwritten import overwritten
+from ._overwritten import acquitted, overwritten
 from ._probe import DIAGNOSED, KeptProbe
 from ._words import hint_for
 
@@ -132,7 +132,11 @@ class Evidence:
 
     def overwritten(self, name: str) -> tuple[str, str] | None:
         """What to say of a quantity, and why, where one array was used for two."""
-        return overwritten(name, self._probes, lambda: self.graph)
+        return overwritten(name, self._probes) or self.acquitted(name)
+
+    def acquitted(self, name: str) -> tuple[str, str] | None:
+        """The same, if it is right itself, and only what it was computed from or into was overwritten."""
+        return acquitted(name, self._probes, lambda: self.graph)
 
     def _case(self, name: str, probe: KeptProbe) -> Case | None:
         from ._case import Case

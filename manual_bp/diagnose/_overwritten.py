@@ -15,18 +15,20 @@ if TYPE_CHECKING:  # who computes what is asked only if something was overwritte
     from ._graph import Graph
 
 
-def overwritten(name: str, probes: Sequence[KeptProbe], graph: Callable[[], Graph]) -> tuple[str, str] | None:
-    """What to say of a wrong quantity where one array was used for two, and what speaks for it; None if none was.
-
-    Three are told apart: the one that was overwritten, the one that was computed into its array, and what was computed
-    from it before. Only the first is wrong in the whole pass; the others are so on what it holds now.
-    """
-    every = " on every probe" if len(probes) > 1 else ""
-    same = f"the two are the same to the last bit{every}"
+def overwritten(name: str, probes: Sequence[KeptProbe]) -> tuple[str, str] | None:
+    """What to say of a wrong quantity whose array was used for another one, and what speaks for it."""
     later = holds(name, probes)
-    if later is not None:
-        how = "+= or *= on an array that is still needed" if later.endswith(GRAD) else "np.maximum(..., out=z)"
-        return f"{name} holds {later}: it was overwritten ({how}?)", same
+    if later is None:
+        return None
+    how = "+= or *= on an array that is still needed" if later.endswith(GRAD) else "np.maximum(..., out=z)"
+    return f"{name} holds {later}: it was overwritten ({how}?)", _same(probes)
+
+
+def acquitted(name: str, probes: Sequence[KeptProbe], graph: Callable[[], Graph]) -> tuple[str, str] | None:
+    """The same of a quantity that is right in the whole pass, and not what an overwritten one would give as it is now.
+
+    It was computed from that one before, or into its array.
+    """
     own = [p for p in probes if name in p.reported and name in p.items]
     if not own or not all(_right(name, p) for p in own):
         return None
@@ -34,12 +36,21 @@ def overwritten(name: str, probes: Sequence[KeptProbe], graph: Callable[[], Grap
     lost = {n: other for n in wrong if (other := holds(n, probes)) is not None}
     earlier = next((n for n, other in lost.items() if other == name), None)
     if earlier is not None:
-        return f"nothing is wrong with {name}: it was computed into the array of {earlier}, which holds it now", same
+        text = f"nothing is wrong with {name}: it was computed into the array of {earlier}, which holds it now"
+        return text, _same(probes)
     read = next((n for n in _ancestors(graph(), name) if n in lost), None) if lost else None
     if read is None:
         return None
     text = f"nothing is wrong with {name}: it was computed from {read} before that was overwritten with {lost[read]}"
-    return text, f"in the whole pass it is right{every}; it is not what {read} would give as it is now"
+    return text, f"in the whole pass it is right{_every(probes)}; it is not what {read} would give as it is now"
+
+
+def _same(probes: Sequence[KeptProbe]) -> str:
+    return f"the two are the same to the last bit{_every(probes)}"
+
+
+def _every(probes: Sequence[KeptProbe]) -> str:
+    return " on every probe" if len(probes) > 1 else ""
 
 
 def holds(name: str, probes: Sequence[KeptProbe]) -> str | None:

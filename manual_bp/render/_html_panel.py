@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from manual_bp.render import _text
 from manual_bp.render._html_words import Badge, badge, off
-from manual_bp.render._say import Story, comparison, referee, tolerance
+from manual_bp.render._say import Story, comparison, not_right_alone, referee, tolerance
 from manual_bp.report import Check, Comparison
 
 #: Longer names are shortened in the table; behind the row they are told in full.
@@ -59,7 +59,7 @@ def sentence_of(story: Story, check: Check, found: Comparison | None) -> str:
     if check.status == "pass" and found is not None:
         count, share = _text.count(found.elements, "element"), _text.used(found.used)
         return f"All {count} agree; the one closest to its bound uses {share} of it."
-    if check.status == "inherited" and check.isolated is None and check.note:
+    if not_right_alone(check):
         return f"{check.name} {check.note}."
     if check.status == "inherited":
         return f"{check.name} differs from torch's only because an earlier quantity does: {check.step} itself is right."

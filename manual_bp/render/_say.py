@@ -29,6 +29,12 @@ _FINDING = {
 }
 
 
+def not_right_alone(check: Check) -> bool:
+    """Whether a quantity inherits its error though nothing says that it is right in itself: its note tells why."""
+    alone = check.isolated
+    return check.status == "inherited" and bool(check.note) and (alone is None or alone.mismatched > 0)
+
+
 @dataclass(frozen=True)
 class Story:
     """A report as it is told. Quantities are in execution order, each with its worst check over the probes."""

@@ -16,7 +16,7 @@ from rich.text import Text
 from manual_bp.render import _chain, _detail, _plain, _rows, _text
 from manual_bp.render._colors import QUIET, STYLE, TITLE, mark
 from manual_bp.render._look import Look
-from manual_bp.render._say import Story
+from manual_bp.render._say import Story, not_right_alone
 from manual_bp.report import Report, Status
 
 if TYPE_CHECKING:
@@ -129,12 +129,12 @@ def _not_compared(story: Story) -> Iterator[_detail.Fact]:
 
 
 def _inherited(story: Story) -> Iterator[_detail.Fact]:
-    for alone in (True, False):
-        found = [check for check in story.inherited if (check.isolated is not None) is alone]
-        if found:
-            names = _text.listed([check.name for check in found], 20)
-            said = "right alone, off only because something earlier is" if alone else found[0].note
-            yield mark("inherited"), f"{names}: {said}", ""
+    told: dict[str, list[str]] = {}
+    for check in story.inherited:
+        alone = "right alone, off only because something earlier is"
+        told.setdefault(check.note if not_right_alone(check) else alone, []).append(check.name)
+    for said, names in told.items():
+        yield mark("inherited"), f"{_text.listed(names, 20)}: {said}", ""
 
 
 def _closing(story: Story) -> Iterator[_detail.Fact]:
