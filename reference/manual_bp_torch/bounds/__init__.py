@@ -6,18 +6,10 @@ from torch import nn
 
 from manual_bp_torch.bounds._activation import Elementwise, Rectifier, SoftmaxRule, Softplus
 from manual_bp_torch.bounds._convolution import Convolution
+from manual_bp_torch.bounds._cross_entropy import Classes, CrossEntropyOfLogit, CrossEntropyOfProbability
 from manual_bp_torch.bounds._curves import GELU, SIGMOID, SILU, TANH
 from manual_bp_torch.bounds._linear import Affine, Exact, Masked, MeanPool, Sum, linear_counts
-from manual_bp_torch.bounds._loss import (
-    Absolute,
-    Classes,
-    CrossEntropyOfLogit,
-    CrossEntropyOfProbability,
-    HuberRule,
-    LossOperands,
-    LossRule,
-    Squared,
-)
+from manual_bp_torch.bounds._loss import Absolute, HuberRule, LossOperands, LossRule, Squared
 from manual_bp_torch.bounds._model import (
     INFLATION,
     Alternative,
