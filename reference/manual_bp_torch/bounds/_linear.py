@@ -39,12 +39,14 @@ class Affine(Rule):
 
     With X = |x| + 2 e_x and G = |g| + 2 e_g, all terms that one product of |W| can hold are added up before it::
 
-        e_y = |W| (gamma X + e_x) + gamma |b| + (n+1) eta
-        e_dx = |W|^T (gamma G + e_g) + n eta
-        e_dW = (gamma G + e_g) * X + G * e_x + m eta
+        e_y = gamma (|W| (X + e_x / gamma) + |b|) + (n+1) eta
+        e_dx = gamma |W|^T (G + e_g / gamma) + n eta
+        e_dW = gamma ((G + e_g / gamma) * X + G * (e_x / gamma)) + m eta
 
-    (G + e_g / gamma) * (gamma X + e_x) is that in one product, and e_g * e_x / gamma more: so it is taken where that
-    is little beside the rest, as where m, the number of products, is large.
+    (G + e_g / gamma) * (X + e_x / gamma) is that in one product, and gamma (e_g / gamma) * (e_x / gamma) more: so it
+    is taken where that is little beside the rest, as where m, the number of products, is large.
+
+    gamma stands in front of the products: of a subnormal operand it would leave nothing, however large the other one.
     """
 
     narrow = True
@@ -57,33 +59,35 @@ class Affine(Rule):
         p, guard = s.precision, s.guard(n)
         gamma = p.gamma(n + 1)
         params = {name: a.abs() for name, a in s.params.items()}
-        if "bias" in params:
-            params["bias"] = params["bias"] * (gamma * guard)
         e = torch.empty_like(s.output, memory_format=torch.contiguous_format)
         for part, x, e_x in _parts(s, s.inputs[0], s.errors[0]):
-            torch.add(
-                functional_call(s.module, params, (_spread(x, e_x, gamma, guard),)),
-                (n + 1) * p.eta * guard,
-                out=e[part],
-            )
+            size = functional_call(s.module, params, (_spread(x, e_x, gamma),))
+            torch.add(e.new_tensor((n + 1) * p.eta * guard), size, alpha=gamma * guard, out=e[part])
         return Bound(e, f"certified: {label}, n = {n}")
 
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
         label, _, n, m = self.counts(s)
         p = s.precision
         weight = s.params["weight"].abs()
+        gamma = p.gamma(max(1, n))
         e_dx = torch.empty_like(s.inputs[0], memory_format=torch.contiguous_format)
-        e_dp: dict[str, Tensor] = {}
-        for part, x, e_x, up, e_up in _parts(s, s.inputs[0], s.errors[0], g, e_g):
-            e_dx[part] = _into_input(s, weight, x, _spread(up, e_up, p.gamma(n), s.guard(n)))
-            for name, more in _parameter_terms(s, weight, (x, e_x), (up, e_up), m):
-                e_dp[name] = e_dp[name].add_(more) if name in e_dp else more
         # more than |W|^T G, and little more
-        magnitude = None if s.narrow else e_dx / p.gamma(n)
-        eta = m * p.eta * s.guard(m)
+        magnitude = None if s.narrow else torch.empty_like(e_dx)
+        eta = e_dx.new_tensor(n * p.eta * s.guard(n))
+        sizes: dict[str, Tensor] = {}
+        for part, x, e_x, up, e_up in _parts(s, s.inputs[0], s.errors[0], g, e_g):
+            size = _into_input(s, weight, x, _spread(up, e_up, gamma))
+            torch.add(eta, size, alpha=gamma * s.guard(n), out=e_dx[part])
+            if magnitude is not None:
+                magnitude[part] = size
+            for name, more in _parameter_sizes(s, weight, (x, e_x), (up, e_up), m):
+                sizes[name] = sizes[name].add_(more) if name in sizes else more
+        eta = e_dx.new_tensor(m * p.eta * s.guard(m))
+        for size in sizes.values():  # in place
+            torch.add(eta, size, alpha=p.gamma(m) * s.guard(m), out=size)
         return Backward(
-            (Bound(e_dx.add_(n * p.eta * s.guard(n)), f"certified: {label} dx, n = {n}", magnitude=magnitude),),
-            {name: Bound(e + eta, f"certified: {label} d{name}, n = {m}") for name, e in e_dp.items()},
+            (Bound(e_dx, f"certified: {label} dx, n = {n}", magnitude=magnitude),),
+            {name: Bound(e, f"certified: {label} d{name}, n = {m}") for name, e in sizes.items()},
         )
 
 
@@ -102,10 +106,10 @@ def _parts(s: Operands, *operands: Tensor) -> Iterator[tuple[Any, ...]]:
         yield (part, *(a[part] for a in operands))
 
 
-def _spread(a: Tensor, e: Tensor, gamma: float, guard: float) -> Tensor:
-    """(gamma (|a| + 2 e) + e) guard, in memory of its own."""
-    out = a.abs().mul_(gamma * guard)
-    return out.add_(e, alpha=(1 + 2 * gamma) * guard) if carries(e) else out
+def _spread(a: Tensor, e: Tensor, gamma: float) -> Tensor:
+    """|a| + 2 e + e / gamma, in memory of its own."""
+    out = a.abs()
+    return out.add_(e, alpha=2 + 1 / gamma) if carries(e) else out
 
 
 def _at_most(a: Tensor, e: Tensor) -> Tensor:
@@ -118,24 +122,24 @@ def _at_most(a: Tensor, e: Tensor) -> Tensor:
 TOGETHER = 1 / 16
 
 
-def _parameter_terms(
+def _parameter_sizes(
     s: Operands, weight: Tensor, of_x: tuple[Tensor, Tensor], of_g: tuple[Tensor, Tensor], m: int
 ) -> Iterator[tuple[str, Tensor]]:
-    """What adds up to the bounds of the parameters, by name; x and the upstream gradient with what they carry."""
-    gamma, guard, e_x, e_g = s.precision.gamma(m), s.guard(m), of_x[1], of_g[1]
-    up, top = _spread(*of_g, gamma, guard), _at_most(*of_x)
+    """What adds up to a parameter's bound / gamma, by name; x and the upstream gradient with what they carry."""
+    gamma, e_x, e_g = s.precision.gamma(m), of_x[1], of_g[1]
+    up, top = _spread(*of_g, gamma), _at_most(*of_x)
     if not carries(e_x):
         yield from _into_parameters(s, weight, top, up).items()
         return
     if "bias" in s.params:  # its gradient does not depend on x
         yield "bias", _over_all_but_channels(s, up)
     carried = float(e_x.sum())
-    more = carried / (gamma * float(top.sum()) + carried) * float(e_g.sum() / up.sum())
+    more = carried / (gamma * float(top.sum()) + carried) * float(e_g.sum() / (gamma * up.sum()))
     if gamma < 1 and more <= TOGETHER:
-        yield "weight", _into_weight(s, weight, top.mul_(gamma).add_(e_x), up.div_(gamma))
+        yield "weight", _into_weight(s, weight, top.add_(e_x, alpha=1 / gamma), up)
     else:
         yield "weight", _into_weight(s, weight, top, up)
-        yield "weight", _into_weight(s, weight, e_x, _at_most(*of_g).mul_(guard))
+        yield "weight", _into_weight(s, weight, e_x / gamma, _at_most(*of_g))
 
 
 def _plain(module: nn.Module, x: Tensor) -> bool:
