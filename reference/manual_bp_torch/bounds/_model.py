@@ -18,13 +18,16 @@ loses).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+
+from manual_bp_torch.vjp import vjp
 
 _T = TypeVar("_T")
 
@@ -238,3 +241,55 @@ class Rule:
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
         """Bounds of all gradients, given the upstream gradient ``g`` and the error ``e_g`` that it carries."""
         raise NotImplementedError
+
+
+# ---------------------------------------------------------------------- where torch itself overflows
+
+#: The exponent of the upstream gradient's largest element when `_without_overflow` has made it little.
+LITTLE = -256
+
+
+def with_overflow_undone(found: Backward, s: Operands, g: Tensor) -> Backward:
+    """Bounds of a step of one input, with another right answer where torch's own gradient overflows on its way.
+
+    A gradient is linear in the upstream gradient: divided by a power of two that comes out as before, but for what
+    underflows, and leaves room. What torch finds then, multiplied by that power, stands in for infinities and NaN
+    where the bound, which is finite, says that there is a finite result.
+    """
+    made = cache(partial(_without_overflow, s, g, tuple(found.params)))
+
+    def beside(bound: Bound, which: int) -> Bound:
+        def alternatives() -> Iterator[Alternative]:
+            yield from bound.alternatives
+            pair = made()
+            if pair is not None:
+                own, other = (gradients[which] for gradients in pair)
+                needed = ~torch.isfinite(own) & torch.isfinite(other) & ~bound.e.isnan()
+                reason = "torch's own overflows on its way; with a smaller upstream gradient, scaled back, it does not"
+                value, e = torch.where(needed, other, own), torch.where(needed, bound.e, 0.0)
+                yield Alternative(value, e, reason, each=True)
+
+        return replace(bound, alternatives=Later(alternatives))
+
+    (dx,) = found.inputs
+    params = {name: beside(bound, which) for which, (name, bound) in enumerate(found.params.items(), 1)}
+    return Backward((beside(dx, 0),), params)
+
+
+def _without_overflow(s: Operands, g: Tensor, names: tuple[str, ...]) -> tuple[tuple[Tensor, ...], ...] | None:
+    """Torch's gradients of the input and of the parameters ``names``: as they are, and as if ``g`` were little.
+
+    None where they are finite as they are, or ``g`` is little, or not finite itself.
+    """
+    exponent = math.frexp(float(g.abs().max()))[1] if g.numel() and finite(g) else LITTLE
+    up = 2.0 ** min(exponent - LITTLE, 1000)
+
+    def gradients(g: Tensor) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            params = {name: p.detach().clone() for name, p in s.params.items()}  # statistics are changed in place
+            leaves = [a.requires_grad_() for a in (s.inputs[0].detach().clone(), *(params[name] for name in names))]
+            return vjp(functional_call(s.module, params, (leaves[0],)), leaves, g)
+
+    if up <= 1 or all(map(finite, own := gradients(g))):
+        return None
+    return own, tuple(a * up for a in gradients(g / up))

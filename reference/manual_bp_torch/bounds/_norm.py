@@ -12,6 +12,9 @@ axes: one over the groups, one within. The variance may be computed in two passe
 The gradient may be computed as it stands, by way of dL/dv and dL/dmu (whose sum of d is rounding, not 0), or without
 centring, as torch's own LayerNorm does: with b = r^3 (mu sum g - sum g x) / m, dL/dx = r g + b x - (b mu + r mean g).
 There |x| + |mu| rounds instead of |d|; ``offset`` is (|x| + |mu|) r.
+
+What underflows may still have a large factor before it: x after gamma r or b, gamma after r g or g x. It is a few of
+the smallest subnormal numbers that are lost there, not eta, of which such a factor would make everything.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from manual_bp_torch.bounds._model import Backward, Bound, Operands, Rule
+from manual_bp_torch.bounds._model import Backward, Bound, Operands, Precision, Rule, with_overflow_undone
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class _Parts:
     e_xhat: Tensor
     r: Tensor
     e_r: Tensor
+    far: Tensor  # |x| + |mu|
     offset: Tensor  # (|x| + |mu|) r
     fixed: bool  # statistics are given, not computed from x
 
@@ -61,7 +65,7 @@ def _parts(s: Operands) -> _Parts:
         label = type(module).__name__.lower()
         fixed = not module.training and "running_mean" in s.params
     m = max(1, math.prod(x.shape[d] for d in axes))
-    one = torch.ones((), dtype=x.dtype)
+    one = torch.ones((1,) * x.dim(), dtype=x.dtype)
     weight = s.params["weight"].reshape(shape) if "weight" in s.params else one
     bias = s.params["bias"].reshape(shape) if "bias" in s.params else 0 * one
     top = x.abs() + 2 * e_x
@@ -88,8 +92,13 @@ def _parts(s: Operands) -> _Parts:
     e_r = torch.maximum(r_top - r, r - r_low).clamp(min=0.0) + 6 * p.u * r_top
     xhat = d * r
     e_xhat = e_d * (r + 3 * e_r) + d.abs() * e_r + 3 * p.u * xhat.abs() + p.eta
-    offset = (top + mu.abs() + 2 * e_mu) * (r + 2 * e_r)
-    return _Parts(label, axes, summed, m, weight, bias, xhat, e_xhat, r, e_r, offset, fixed)
+    far = top + mu.abs() + 2 * e_mu
+    return _Parts(label, axes, summed, m, weight, bias, xhat, e_xhat, r, e_r, far, far * (r + 2 * e_r), fixed)
+
+
+def _least(p: Precision) -> float:
+    """What some products lose that underflow gradually: each half of the smallest subnormal number, 2 u eta."""
+    return 4 * p.u * p.eta
 
 
 #: Their channels are given two axes.
@@ -104,10 +113,13 @@ class Normalisation(Rule):
         scaled = (q.weight * q.xhat).abs() + q.weight.abs() * 2 * q.e_xhat
         # x (gamma r) + (beta - mu gamma r), the folded form, adds the size of its two halves
         folded = q.offset * q.weight.abs()
-        e = q.weight.abs() * q.e_xhat + p.u * (4 * scaled + 2 * q.bias.abs() + 4 * folded) + p.eta
+        e = q.weight.abs() * q.e_xhat + p.u * (4 * scaled + 2 * q.bias.abs() + 4 * folded) + p.eta + _least(p) * q.far
         return Bound(e, f"certified: {q.label}, m = {q.m}")
 
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
+        return with_overflow_undone(self._bounds(s, g, e_g), s, g)
+
+    def _bounds(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
         q, p = _parts(s), s.precision
         top = g.abs() + 2 * e_g
         xhat_top = q.xhat.abs() + 2 * q.e_xhat
@@ -121,7 +133,7 @@ class Normalisation(Rule):
         w, e_w = q.weight.abs(), q.weight.abs() * e_g + 2 * p.u * q.weight.abs() * top
         if q.fixed:
             magnitude = w * top * (q.r + 2 * q.e_r)
-            e = e_w * (q.r + 2 * q.e_r) + w * top * (q.e_r + 2 * p.u * q.r) + p.eta
+            e = e_w * (q.r + 2 * q.e_r) + w * top * (q.e_r + 2 * p.u * q.r) + p.eta + _least(p) * (top + w)
             return Backward((Bound(e, f"certified: {q.label} dx, statistics given", magnitude),), params)
         gw = w * top
         mean = gw.mean(q.axes, keepdim=True)
@@ -133,8 +145,9 @@ class Normalisation(Rule):
         e_dot = (e_w * xhat_top + gw * q.e_xhat + gamma * gw * (xhat_top + q.offset)).mean(q.axes, keepdim=True)
         residue = (q.e_xhat + gamma * xhat_top).mean(q.axes, keepdim=True)
         e_product = (q.e_xhat + residue + 8 * p.u * (xhat_top + q.offset)) * dot + (xhat_top + residue) * e_dot
-        e_bracket = e_w + e_mean + e_product + 8 * p.u * bracket + (2 + xhat_top) * p.eta
-        e = e_bracket * (q.r + 2 * q.e_r) + bracket * (q.e_r + 4 * p.u * q.r) + p.eta
+        lost = 2 * p.eta + _least(p) * w + (p.eta + _least(p) * w.mean(q.axes, keepdim=True)) * xhat_top
+        e_bracket = e_w + e_mean + e_product + 8 * p.u * bracket + lost
+        e = e_bracket * (q.r + 2 * q.e_r) + bracket * (q.e_r + 4 * p.u * q.r) + p.eta + _least(p) * (q.far + w)
         return Backward((Bound(e, f"certified: {q.label} dx, m = {q.m}", bracket * (q.r + 2 * q.e_r)),), params)
 
     @staticmethod
@@ -150,10 +163,10 @@ class GroupedNormalisation(Normalisation):
         found = super().forward(_grouped(s))
         return Bound(found.e.reshape(s.output.shape), found.rule)
 
-    def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
+    def _bounds(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
         shape = s.inputs[0].shape
         own = _grouped(s)
-        found = super().backward(own, *(a.reshape(own.output.shape) for a in (g, e_g)))
+        found = super()._bounds(own, *(a.reshape(own.output.shape) for a in (g, e_g)))
         (dx,) = found.inputs
         assert dx.magnitude is not None
         return Backward((Bound(dx.e.reshape(shape), dx.rule, dx.magnitude.reshape(shape)),), found.params)
