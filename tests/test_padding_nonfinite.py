@@ -14,9 +14,9 @@ from manual_bp import nn
 from manual_bp.compare import Alternative, Expected, Item, compare
 from manual_bp.nn import Array
 from manual_bp.trace import Quantity
+from manual_bp_torch.answers import alternatives_of, expected_of
 from manual_bp_torch.bounds import Precision
 from manual_bp_torch.certify import Plan, PlanStep, Walk
-from manual_bp_torch.answers import alternatives_of, expected_of
 from manual_bp_torch.vjp import vjp
 from tests.campaigns._selection import Case
 from tests.campaigns.detection import judged
