@@ -61,20 +61,20 @@ def test_the_bound_of_an_update_lets_right_ones_pass_from_any_state(dtype: str, 
 @pytest.mark.parametrize(
     ("right", "wrong", "faulty"),
     [
-        (nn.SGD(0.3, momentum=0.7), nn.SGD(0.3, momentum=0.6), {"momentum_buffer"}),
-        (nn.SGD(0.3, momentum=0.7, dampening=0.2), nn.SGD(0.3, momentum=0.7), {"momentum_buffer"}),
-        (nn.SGD(0.3, momentum=0.7), nn.SGD(0.2, momentum=0.7), {""}),
-        (nn.SGD(0.3, momentum=0.7, nesterov=True), nn.SGD(0.3, momentum=0.7), {""}),
-        (nn.SGD(0.3, momentum=0.7), nn.SGD(0.2, momentum=0.6), {"momentum_buffer", ""}),
-        (nn.Adam(0.02), nn.Adam(0.02, betas=(0.8, 0.999), eps=1e-8), {"exp_avg", ""}),  # its correction reads β₁, too
-        (nn.Adam(0.02, amsgrad=True), nn.Adam(0.02, amsgrad=True, weight_decay=0.1), {"exp_avg", "exp_avg_sq"}),
-        (nn.AdamW(0.02), nn.AdamW(0.02, weight_decay=0.3), {""}),
+        (nn.SGD(0.3, momentum=0.7), nn.SGD(0.3, momentum=0.6), ("momentum_buffer",)),
+        (nn.SGD(0.3, momentum=0.7, dampening=0.2), nn.SGD(0.3, momentum=0.7), ("momentum_buffer",)),
+        (nn.SGD(0.3, momentum=0.7), nn.SGD(0.2, momentum=0.7), ("",)),
+        (nn.SGD(0.3, momentum=0.7, nesterov=True), nn.SGD(0.3, momentum=0.7), ("",)),
+        (nn.SGD(0.3, momentum=0.7), nn.SGD(0.2, momentum=0.6), ("momentum_buffer", "")),
+        (nn.Adam(0.02), nn.Adam(0.02, betas=(0.8, 0.999), eps=1e-8), ("exp_avg", "")),  # its correction reads β₁, too
+        (nn.Adam(0.02, amsgrad=True), nn.Adam(0.02, amsgrad=True, weight_decay=0.1), ("exp_avg", "exp_avg_sq")),
+        (nn.AdamW(0.02), nn.AdamW(0.02, weight_decay=0.3), ("",)),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_parameter_moved_as_a_wrong_state_says_is_not_wrong_itself(
-    right: Optimizer, wrong: Optimizer, faulty: set[str], dtype: str
+    right: Optimizer, wrong: Optimizer, faulty: tuple[str, ...], dtype: str
 ) -> None:
     rng = np.random.default_rng(6)
     theta, g = (rng.standard_normal((6, 5)).astype(dtype) for _ in range(2))
