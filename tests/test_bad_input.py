@@ -216,6 +216,8 @@ def interrupted(folder: Path, target: str, *options: str) -> tuple[int, str, str
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a run in the background hands down that it ignores Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no other thread runs yet
     )
     assert process.stdout is not None
     assert process.stderr is not None

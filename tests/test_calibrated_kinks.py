@@ -137,6 +137,10 @@ def test_of_many_equal_maxima_any_may_win() -> None:
         assert report.ok, str(report)
 
 
+#: Of those that a range from random samples alone was too narrow for.
+SEEDS_OF_ALARMS = (0, 6, 11)
+
+
 class Layers(nn.Module):
     """Hidden layers whose ReLUs are functions: all between the output and a weight is one step, kinks in a row."""
 
@@ -171,10 +175,9 @@ def by_hand(hidden: int, at_zero: float) -> Callable[..., dict[str, Array]]:
     return mine
 
 
-@pytest.mark.parametrize("hidden", [2, 3])
-@pytest.mark.parametrize("at_zero", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("hidden", "at_zero"), [(2, 1.0), (3, 0.5), (3, 1.0)])
 def test_kinks_in_a_row_may_all_be_open(hidden: int, at_zero: float) -> None:
-    for seed in range(4):
+    for seed in SEEDS_OF_ALARMS:
         torch.manual_seed(seed)
         rng = np.random.default_rng(seed)
         data = {"x": rng.standard_normal((5, 6)), "y": rng.standard_normal((5, 2))}
