@@ -296,8 +296,10 @@ def survey(candidate: Array, reference: Array, allowed: Array, times: float = 1.
         return Survey(_found(_Worst(size, 0), c, r, a, times, candidate.shape), (), nothing, nothing)
     if little or a.size == 1:
         a, times = a * a.dtype.type(times), 1.0
-    if a.size == 1 and np.float32(a[0]) == a[0]:
-        a = a.astype(np.float32)
+    if a.size == 1:
+        with np.errstate(over="ignore"):  # what no float32 can hold is another number then
+            narrow = a.astype(np.float32)
+        a = narrow if narrow[0] == a[0] else a
     plane = candidate.shape[-1] * candidate.shape[-2] if candidate.ndim >= 2 else size
     most = min(PLANES, size // plane) if size > plane else 0  # of a single plane there is nothing to tell
     error = used = None

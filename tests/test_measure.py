@@ -122,3 +122,9 @@ def test_two_threads_leave_none_behind():
     before = threading.active_count()
     measure(*pair(3, np.float64))
     assert threading.active_count() == before
+
+
+def test_a_single_bound_beyond_float32_is_no_overflow() -> None:
+    a = np.arange(6.0)
+    assert measure(a, a + 1, np.broadcast_to(np.array(1e300), a.shape)).mismatched == 0
+    assert measure(a, a + 1, np.broadcast_to(np.array(0.5), a.shape)).mismatched == 6
