@@ -12,6 +12,7 @@ import numpy as np
 
 from ._check import check_choice, check_match, check_numbers, checked, ieee
 from ._layer import Array, Cache, Gradients, Layer, Params
+from ._pieces import elementwise
 from ._special import erf, keep_where, positive_part, select, sigmoid
 
 
@@ -26,13 +27,13 @@ class ReLU(Layer):
 
     def forward(self, params: Params, /, *inputs: Array) -> tuple[Array, Cache]:
         (x,) = checked(self, inputs)
-        y = positive_part(x)
+        y = elementwise(positive_part, x)
         return y, y
 
     def backward(self, cache: Cache, upstream: Array, /) -> Gradients:
         y = cache
         check_match(self, "upstream", upstream, y.shape, y.dtype)
-        return Gradients((keep_where(y != 0, upstream),))
+        return Gradients((elementwise(lambda y, upstream: keep_where(y != 0, upstream), y, upstream),))
 
 
 class Sigmoid(Layer):

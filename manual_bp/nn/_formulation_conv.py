@@ -159,16 +159,16 @@ def _gather(x: Array, weight: Array, delta: Array, plan: ConvPlan, turned: Colum
     dx = np.empty((len(x), g * c, *plan.lengths, turned.samples), x.dtype)  # (S, C, *L, M)
 
     def work(slabs: range, start: int, stop: int) -> Array:
-        dw, buffer = np.zeros(kernels.shape, x.dtype), None
+        dw, buffer = np.zeros((g, turned.height, c), x.dtype), None
         for s in slabs:
             buffer = turned.pad(delta[s], buffer)
             x_s, dx_s = x[s].reshape(g, c, -1), dx[s].reshape(g, c, -1)  # (G, C/G, L M)
             for block in turned.blocks(buffer, start, stop):
                 np.matmul(kernels, block.columns, out=dx_s[..., block.place])
-                dw += np.matmul(x_s[..., block.place], block.columns.swapaxes(1, 2))
+                dw += np.matmul(block.columns, x_s[..., block.place].swapaxes(1, 2))
         return dw
 
-    dw = reduce(add, share(work, len(x), plan.lengths[0], plan.threads))  # (G, C/G, O/G K)
+    dw = reduce(add, share(work, len(x), plan.lengths[0], plan.threads)).swapaxes(1, 2)  # (G, C/G, O/G K)
     return dx, turned_back(dw)
 
 

@@ -9,12 +9,14 @@ Shapes: p, t and ∂L/∂p alike, of one dtype; nothing broadcasts (torch warns 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ._check import check_choice, check_input, check_match, check_numbers, ieee, name_of
 from ._layer import Array, Cache, Loss, NNError
+from ._pieces import elementwise, total
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,14 @@ class ReducedLoss(Loss):
         """ℓ, Σ ℓ or Σ ℓ / count; ``count`` is the number of elements unless given."""
         if self.reduction == "none":
             return np.asarray(losses)
-        total = np.add.reduce(losses, axis=None)
-        if self.reduction == "mean":
-            total = total / losses.dtype.type(losses.size if count is None else count)
-        return np.asarray(total)
+        return self._of_sum(np.add.reduce(losses, axis=None), losses.size if count is None else count)
+
+    def _reduce_each(self, function: Callable[[Array], Array], x: Array) -> Array:
+        """The same of ℓ = function(x), element by element."""
+        return self._reduce(function(x)) if self.reduction == "none" else self._of_sum(total(function, x), x.size)
+
+    def _of_sum(self, total: Array, count: Array | int) -> Array:
+        return np.asarray(total / total.dtype.type(count) if self.reduction == "mean" else total)
 
     def _share(self, upstream: Array | float, losses: Array, count: Array | int | None = None) -> Array:
         """∂L/∂ℓ: the upstream gradient as it reaches every elementwise loss."""
@@ -60,13 +66,15 @@ class MSELoss(ReducedLoss):
     @ieee
     def forward(self, prediction: Array, target: Array, /) -> tuple[Array, Cache]:
         check_pair(self, prediction, target)
-        difference = np.asarray(prediction - target)
-        return self._reduce(difference * difference), difference
+        difference = elementwise(np.subtract, prediction, target)
+        return self._reduce_each(np.square, difference), difference
 
     @ieee
     def backward(self, cache: Cache, upstream: Array | float = 1.0, /) -> Array:
-        difference = cache
-        return np.asarray(2 * difference * self._share(upstream, difference))
+        difference, share = cache, self._share(upstream, cache)
+        if share.ndim == 0:
+            return elementwise(lambda difference: 2 * difference * share, difference)
+        return np.asarray(2 * difference * share)
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,12 @@ formulas as they stand in a book.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 
-from ._formulation import PIECE, SHARED_POOL
-from ._formulation_threads import shard, threads
 from ._layer import Array
+from ._pieces import in_pieces
 from ._pool_windows import Cover, Taps
 from ._special import has_nan, part_where
 from ._window import Index
@@ -31,7 +29,7 @@ def max_pool(x: Array, taps: Taps) -> list[Array]:
         for (before, after), along in zip(pairwise(stages), reversed(taps.by_axis), strict=True):
             _maximum(before[piece], after[piece], along)
 
-    _in_pieces(work, x)
+    in_pieces(work, x)
     return stages
 
 
@@ -51,7 +49,7 @@ def max_pool_backward(stages: list[Array], upstream: Array, taps: Taps) -> Array
         for (after, before), (delta, dx), along, cover in pairs:
             _maximum_backward(before[piece], after[piece], delta[piece], dx[piece], along, cover)
 
-    _in_pieces(work, stages[0])
+    in_pieces(work, stages[0])
     return taps.unpad(gradients[-1])
 
 
@@ -136,7 +134,7 @@ def avg_pool(x: Array, taps: Taps, divisor: int | Array) -> Array:
     def work(piece: Index) -> None:
         y[piece] = _mean(x[piece], taps, divisor)
 
-    _in_pieces(work, x)
+    in_pieces(work, x)
     return y
 
 
@@ -148,7 +146,7 @@ def avg_pool_backward(x: Array, upstream: Array, taps: Taps, divisor: int | Arra
     def work(piece: Index) -> None:
         dx[piece] = _mean_backward(x[piece], delta[piece], taps, divisor)
 
-    _in_pieces(work, x)
+    in_pieces(work, x)
     return dx
 
 
@@ -178,21 +176,6 @@ def _mean_backward(x: Array, upstream: Array, taps: Taps, divisor: int | Array) 
             wider[tap] += share
         share = wider
     return taps.unpad(share)
-
-
-def _in_pieces(work: Callable[[Index], None], x: Array) -> None:
-    """Have all of x (N, C, ...) worked on, in pieces of the axis, N or C, that lies outermost in memory."""
-    if x.nbytes <= PIECE:
-        work(())
-        return
-    axis = int(x.shape[1] > 1 and x.strides[1] > x.strides[0])
-    step = max(1, PIECE * x.shape[axis] // x.nbytes)
-
-    def several(start: int, stop: int) -> None:
-        for first in range(start, stop, step):
-            work((slice(None),) * axis + (slice(first, min(first + step, stop)),))
-
-    shard(several, x.shape[axis], threads() if x.nbytes >= SHARED_POOL else 1)
 
 
 def _like(model: Array, array: Array) -> Array:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manual_bp import nn
-from manual_bp.nn import _pool, _pool_formulas, textbook
+from manual_bp.nn import _pieces, _pool, textbook
 from tests.engine.parity import check_layer, check_layer_differences, frozen, normal
 
 MAX = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
@@ -51,7 +51,7 @@ WAYS = {
 @pytest.fixture(params=WAYS)
 def way(request, monkeypatch):
     for name, value in WAYS[request.param].items():
-        monkeypatch.setattr(_pool if name == "LITTLE_POOL" else _pool_formulas, name, value)
+        monkeypatch.setattr(_pool if name == "LITTLE_POOL" else _pieces, name, value)
     return request.param
 
 
@@ -59,7 +59,7 @@ def way(request, monkeypatch):
 def pieces(request, monkeypatch):
     """How averages, which know no other ways, are taken."""
     if request.param == "pieces":
-        monkeypatch.setattr(_pool_formulas, "PIECE", 1)
+        monkeypatch.setattr(_pieces, "PIECE", 1)
 
 
 def ties(shape, dtype=np.float64, seed=0):
@@ -217,7 +217,7 @@ def test_every_way_agrees_with_the_textbook(name, drawn, threads, seed):
     nn.set_threads(threads)
     with pytest.MonkeyPatch.context() as patch:
         for constant, value in {**WAYS[name], "SHARED_POOL": 0}.items():
-            patch.setattr(_pool if constant == "LITTLE_POOL" else _pool_formulas, constant, value)
+            patch.setattr(_pool if constant == "LITTLE_POOL" else _pieces, constant, value)
         try:
             layer = MAX[axes](**fields, dilation=dilation)
             if min(layer.window.outputs(shape[2:], ceil=layer.ceil_mode)) > 0:
