@@ -28,11 +28,16 @@ ROUNDINGS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """A right answer: the value, how far from it a right candidate may be, and the rule that says so."""
+    """A right answer: the value, how far from it a right candidate may be, and the rule that says so.
+
+    ``wider`` is given where what is allowed is only what was at hand: it makes the answer that decides over what is not
+    within that.
+    """
 
     value: Array
     allowed: Array
     rule: str = ""
+    wider: Callable[[], Expected] | None = None
 
     @property
     def limit(self) -> tuple[Array, float]:
@@ -81,6 +86,11 @@ class Item:
     alternatives: Sequence[Alternative] = ()
     kinks: KinkSet | None = None
     refused: str = ""
+
+    @property
+    def shown(self) -> Expected | None:
+        """The answer beside which a right quantity is pictured."""
+        return self.end_to_end or self.isolated
 
 
 def compare(
@@ -160,7 +170,13 @@ def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Che
         return check("mismatch", f"has shape {_shape(got.shape)}, expected {_shape(shape)}{_hint(got.shape, shape)}")
     if _name_of(got.dtype) != dtype:
         return check("mismatch", f"is {got.dtype}, expected {dtype}")
-    seen = {id(answer): survey(got, answer.value, *answer.limit) for answer in _answers(item)}
+    seen = {id(a): survey(got, a.value, *a.limit, planes=a is item.shown) for a in _answers(item)}
+    whole = item.end_to_end
+    if whole is not None and whole.wider is not None and seen[id(whole)].comparison.mismatched:
+        whole = whole.wider()
+        item = replace(item, end_to_end=whole)
+        expected = item.isolated or whole
+        seen[id(whole)] = survey(got, whole.value, *whole.limit)
     isolated, end_to_end = (seen[id(e)].comparison if e else None for e in (item.isolated, item.end_to_end))
     decisive = isolated or end_to_end
     assert decisive is not None, f"{quantity.name}: nothing to compare with"
@@ -182,7 +198,7 @@ def _judge(item: Item, got: Array | None, probe: str, strict_kinks: bool) -> Che
         if bool((~np.isfinite(got) & np.isfinite(expected.value) & left).any()):
             return check("nonfinite", _nonfinite(got, expected.value), **fields)
         return check("wrong", **fields)
-    shown = item.end_to_end or expected
+    shown = item.shown
     assert shown is not None
     right = seen[id(shown)] if not seen[id(shown)].comparison.mismatched else None
     limit, times = shown.limit if right else (shown.allowed, 1.0)

@@ -280,8 +280,8 @@ def measure(candidate: Array, reference: Array, allowed: Array) -> Comparison:
     return survey(candidate, reference, allowed).comparison
 
 
-def survey(candidate: Array, reference: Array, allowed: Array, times: float = 1.0) -> Survey:
-    """The same, and which planes (of the last two axes) are the worst; allowed is ``allowed * times``."""
+def survey(candidate: Array, reference: Array, allowed: Array, times: float = 1.0, *, planes: bool = True) -> Survey:
+    """The same, and, if asked for, which planes (of the last two axes) are the worst; ``allowed * times`` is allowed."""
     size = candidate.size
     if size == 0:
         nan = float("nan")
@@ -301,7 +301,7 @@ def survey(candidate: Array, reference: Array, allowed: Array, times: float = 1.
             narrow = a.astype(np.float32)
         a = narrow if narrow[0] == a[0] else a
     plane = candidate.shape[-1] * candidate.shape[-2] if candidate.ndim >= 2 else size
-    most = min(PLANES, size // plane) if size > plane else 0  # of a single plane there is nothing to tell
+    most = min(PLANES, size // plane) if planes and size > plane else 0  # of a single plane there is nothing to tell
     error = used = None
     if little:
         known = _Worst(plane, most)

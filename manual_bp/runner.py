@@ -180,7 +180,7 @@ def judge_run(
     little = sum(array.nbytes for array in trace.values()) <= LITTLE
     wanted = keep is not None or reference is not None or (evidence is not None and little)
     given = (probe.params, probe.x, probe.y, trace)
-    each = judge.each(*given)
+    each = judge.each(*given, lean=not (little or wanted))
     checks = compare(_kept(each, items) if wanted else each, trace, probe=probe.name, strict_kinks=strict_kinks)
     if evidence is not None and not wanted and any(check.status in FAULTY for check in checks):
         items.extend(judge.each(*given))

@@ -27,9 +27,7 @@ def answers(network: Network, probe: Any) -> dict[str, torch.Tensor]:
     with torch.no_grad():
         own = side.Own(setting)
         for stage in judged._order:
-            phase, name = stage
-            step = judged._steps.get(name)
-            own.over_the_loss() if step is None else getattr(own, phase)(step)
+            own.compute(stage)
             found |= {q: own.take(q)[0] for q in judged._computed[stage]}
     return {name: tensor for name, tensor in found.items() if tensor is not None}
 

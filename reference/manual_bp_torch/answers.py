@@ -35,8 +35,8 @@ def _twice(e: Tensor, *, instead_of_nan: float = float("inf")) -> Array:
 class _Later(Expected):
     """An expectation whose allowed error, twice the bound, is made when somebody asks for all of it."""
 
-    def __init__(self, value: Array, e: Array, rule: str) -> None:
-        self.__dict__.update(value=value, rule=rule, _e=e)
+    def __init__(self, value: Array, e: Array, rule: str, wider: Callable[[], Expected] | None) -> None:
+        self.__dict__.update(value=value, rule=rule, wider=wider, _e=e)
 
     @property
     def limit(self) -> tuple[Array, float]:
@@ -55,10 +55,17 @@ class _Later(Expected):
 
 def expected_of(value: Tensor, bound: Bound) -> Expected:
     """What the candidate is held against: torch's value, and twice the bound."""
-    e = bound.e
+    e, make = bound.e, bound.wider
+
+    def decisive() -> Expected:
+        assert make is not None
+        with torch.no_grad():
+            return expected_of(value, make())
+
+    wider = decisive if make else None
     if e.numel() <= LITTLE or constant(e) or not finite(e):
-        return Expected(value=_array(value), allowed=_twice(e), rule=bound.rule)
-    return _Later(_array(value), _array(e), bound.rule)
+        return Expected(value=_array(value), allowed=_twice(e), rule=bound.rule, wider=wider)
+    return _Later(_array(value), _array(e), bound.rule, wider)
 
 
 def _array(value: Tensor) -> Array:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from manual_bp.trace import GRAD
 from manual_bp_torch.bounds import Backward, Bound, LossOperands, Operands, Precision, Rule, loss_rule, rule_for
+from manual_bp_torch.bounds._linear import Affine, Near
 from manual_bp_torch.bounds._model import carries, constant, nothing
 from manual_bp_torch.branches import Part, PlanStep, add_up
 
@@ -98,6 +99,14 @@ class Walk:
 
     ``values`` and ``grads`` are looked at when a step needs them, so they may be filled as the walk goes on. A step's
     bounds are handed out and only the errors that travel on are kept, until `forget`.
+
+    Attributes
+    ----------
+    nearer
+        Bounds of the same quantities from the walk over what a candidate claims. Where they are given, affine steps,
+        whose products are nearly all the work, may take theirs from there. They are at most what this walk would find,
+        whose operands are |x| + 2 e, and carry e besides. So what holds within them is right; what does not is to be
+        held against `Bound.wider`, which starts from errors that were found to hold.
     """
 
     def __init__(
@@ -114,6 +123,7 @@ class Walk:
         self.target = target
         self.claimed = claimed
         self._replayed = any(name.endswith(GRAD) for name in claimed)
+        self.nearer: Mapping[str, Bound] | None = None
         self.known: dict[str, Tensor] = {}
         self._parts: dict[str, list[Part]] = {}
 
@@ -155,6 +165,39 @@ class Walk:
         used = (*step.inputs, step.name, *step.params.values())
         return all(t.dtype == torch.float32 for t in map(self._raw, used) if t.is_floating_point())
 
+    # ------------------------------------------------------------------ bounds of another walk
+
+    def leans(self, step: PlanStep) -> bool:
+        """Whether bounds of the other walk may serve: not where something branches, and one may be only a part."""
+        return self.nearer is not None and isinstance(rule_for(step.module), Affine) and not self.plan.branches
+
+    def _from_nearer(self, rule: Affine, step: PlanStep) -> Backward | None:
+        """The bounds of a step's gradients, as many as possible from the other walk."""
+        if self.nearer is None or not self.leans(step):
+            return None
+        if not self._may_be_narrow(step, rule) and self._raw(step.name).dtype != _WIDE:
+            return None
+        g = self._raw(step.name + GRAD)
+        s, e_g = self._operands(step, narrow=True), self._error(step.name + GRAD, g)
+        near = {local: self.nearer.get(name + GRAD) for local, name in step.params.items()}
+        found = rule.backward(s, g, e_g, Near(self.nearer.get(step.inputs[0] + GRAD), near))
+        dx = self._settling(step.inputs[0] + GRAD, found.inputs[0])
+        return replace(found, inputs=(dx,)) if dx else None
+
+    def _settling(self, name: str, bound: Bound | None) -> Bound | None:
+        """The bound, whose wider one is what travels on once it has been asked for."""
+        if bound is None or bound.wider is None:
+            return bound
+        make = bound.wider
+
+        def wider() -> Bound:
+            found = make()
+            if name in self.known:
+                self.known[name] = found.e
+            return found
+
+        return replace(bound, wider=wider)
+
     # ------------------------------------------------------------------ walk
 
     def forward(self, step: PlanStep) -> dict[str, Bound]:
@@ -163,7 +206,11 @@ class Walk:
         if rule is None or not all(map(self._has, step.inputs)):
             return {}
         bound = None
-        if self._may_be_narrow(step, rule):
+        if isinstance(rule, Affine) and self.nearer is not None and self.leans(step):
+            bound = self._settling(
+                step.name, rule.within(self._operands(step, narrow=True), self.nearer.get(step.name))
+            )
+        if bound is None and self._may_be_narrow(step, rule):
             bound = rule.forward(self._operands(step, narrow=True))
         if bound is None or not finite(bound.e):
             bound = rule.forward(self._operands(step, narrow=False))
@@ -210,8 +257,8 @@ class Walk:
         name, rule = step.name + GRAD, rule_for(step.module)
         if rule is None or name not in self.grads or not self._has(name) or not all(map(self._has, step.inputs)):
             return {}
-        result = None
-        if self._may_be_narrow(step, rule) and self._raw(name).dtype == torch.float32:
+        result = self._from_nearer(rule, step) if isinstance(rule, Affine) else None
+        if result is None and self._may_be_narrow(step, rule) and self._raw(name).dtype == torch.float32:
             result = self._apply(rule, step, narrow=True)
         if result is None or not all(finite(bound.e) for bound in (*result.inputs, *result.params.values())):
             result = self._apply(rule, step, narrow=False)
@@ -255,7 +302,8 @@ class Walk:
 
     def _apply(self, rule: Rule, step: PlanStep, *, narrow: bool) -> Backward:
         g = self._raw(step.name + GRAD) if narrow else self._wide(step.name + GRAD)
-        return rule.backward(self._operands(step, narrow=narrow), g, self._error(step.name + GRAD, g))
+        s, e_g = self._operands(step, narrow=narrow), self._error(step.name + GRAD, g)
+        return rule.backward(s, g, e_g)
 
     def _combined(self, parts: list[Part], name: str) -> Bound | None:
         consumers = self.plan.consumers(name)

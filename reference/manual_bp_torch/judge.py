@@ -25,6 +25,7 @@ from manual_bp_torch.bounds._model import nothing
 from manual_bp_torch.build import TORCH_DTYPES, build, loss_for, optimizer_for
 from manual_bp_torch.certify import Plan, PlanStep
 from manual_bp_torch.side import Own, Replay, Setting, Side
+from manual_bp_torch.stages import one_thread, stages_of
 from manual_bp_torch.weights import load, shared, to_torch
 
 _WIDE = torch.float64
@@ -80,7 +81,6 @@ class Judge:
             self._wide_loss,
             network.output,
         )
-        self._steps = {step.name: step for step in self.plan.steps}
 
     def _stage(self, quantity: Quantity) -> tuple[str, str] | None:
         if quantity.step == self.network.loss_name:
@@ -109,28 +109,35 @@ class Judge:
         """
         return tuple(self.each(params, x, y, candidate))
 
-    def each(self, params: Mapping[str, Array], x: Array, y: Array, candidate: Trace) -> Iterator[Item]:
-        """The same one by one: who looks at an item and lets go of it needs far less memory."""
+    def each(
+        self, params: Mapping[str, Array], x: Array, y: Array, candidate: Trace, *, lean: bool = False
+    ) -> Iterator[Item]:
+        """The same one by one: who looks at an item and lets go of it needs far less memory.
+
+        With ``lean`` what end to end may differ is first only as much as is at hand, and `Expected.wider` makes what
+        decides where that is too little.
+        """
         setting = self._setting(params, x, y)
-        little = sum(a.size for a in candidate.values()) < ALONE
-        with torch.no_grad(), _one_thread_if(little):
+        alone = sum(a.size for a in candidate.values()) < ALONE
+        with torch.no_grad(), one_thread(alone):
             own, shapes = self._own(setting)
             claims = self._claims(candidate, shapes, params)
             replay = Replay(setting, without_improbable(claims, self.network.output, self.loss))
             refused = next(iter(claims.keys() - replay.claims.keys()), "")
+            if lean:
+                own.lean_on(replay)
         update = _Update(self.network.optimizer, setting, replay.claims) if self.network.optimizer else None
-        to_do, waiting = iter(self._order), set(self._stages)
-        for quantity in self.network.quantities():
-            with torch.no_grad(), _one_thread_if(little):
-                while quantity.name in waiting:
-                    stage = next(to_do)
-                    self._go(stage, own, replay)
-                    waiting.difference_update(self._computed[stage])
-                item = self._item(quantity, setting, own, replay, update)
-                if refused and quantity.name in (self.network.loss_name, refused + GRAD):
-                    item = replace(item, isolated=None, refused=refused)
-            yield item
-            del item  # or it would live until the next one is there
+        waiting = set(self._stages)
+        with stages_of(replay, own, self._order, alone=alone) as through:
+            for quantity in self.network.quantities():
+                with torch.no_grad(), one_thread(alone):
+                    while quantity.name in waiting:
+                        waiting.difference_update(self._computed[next(through)])
+                    item = self._item(quantity, setting, own, replay, update)
+                    if refused and quantity.name in (self.network.loss_name, refused + GRAD):
+                        item = replace(item, isolated=None, refused=refused)
+                yield item
+                del item  # or it would live until the next one is there
 
     def _setting(self, params: Mapping[str, Array], x: Array, y: Array) -> Setting:
         for name in self._masked:  # a mask has its input's shape, which only the probe knows
@@ -152,18 +159,6 @@ class Judge:
         """Torch's own pass, and the shapes of what can be claimed."""
         own = Own(setting)
         return own, own.shapes()
-
-    def _go(self, stage: tuple[str, str], own: Side, replay: Side) -> None:
-        """Take both sides through a stage."""
-        phase, name = stage
-        for side in (replay, own):  # in this order less is held at the most
-            if phase == "loss":
-                side.over_the_loss()
-            elif phase == "forward":
-                side.forward(self._steps[name])
-            else:
-                side.backward(self._steps[name])
-                side.forget(self._steps[name])
 
     def _claims(
         self, candidate: Trace, shapes: Mapping[str, tuple[int, ...]], params: Mapping[str, Array]
@@ -228,7 +223,9 @@ class Judge:
             replay = Replay(setting, claims)
             truth = Replay(wide, {**wide.params, **{name: t.to(_WIDE) for name, t in claims.items()}})
             for stage in self._order:
-                self._go(stage, truth, replay)
+                for side in (replay, truth):
+                    side.compute(stage)
+                    side.certify(stage)
                 for name in self._computed[stage]:
                     (found, bound), (exact, _) = replay.take(name), truth.take(name)
                     if name in suspects and name in claims and found is not None and exact is not None and bound:
@@ -298,18 +295,3 @@ def verdict_of(candidate: Tensor, reference: Tensor, truth: Tensor, e: Tensor) -
     off_c, off_r = c > 1.0, r > 1.0
     fault = "both" if off_c and off_r else "candidate" if off_c else "reference" if off_r else "neither"
     return Referee(precision="float64", candidate=c, reference=r, fault=fault)  # type: ignore[arg-type]  # one of the four words
-
-
-class _one_thread_if:  # noqa: N801  # a context manager, and named as such
-    """A little network in one thread: to wake the others, and wait for them, takes longer than the work."""
-
-    def __init__(self, little: bool) -> None:
-        self._threads = torch.get_num_threads() if little else 1
-
-    def __enter__(self) -> None:
-        if self._threads > 1:
-            torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        if self._threads > 1:
-            torch.set_num_threads(self._threads)

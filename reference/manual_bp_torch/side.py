@@ -2,8 +2,8 @@
 
 There are two sides to a judgement. `Own` is torch's own pass: the network runs as a whole, its graph is cut where a
 value is tapped, and walked back from tap to tap. `Replay` gives each step the candidate's numbers, which are all known
-beforehand, so each is run by itself. Either walks forward through the steps, over the loss, and back; after each stage
-`take` hands out what it computed, and `forget` lets go of what no later stage reads.
+beforehand, so each is run by itself. Either walks forward through the steps, over the loss, and back: `Side.compute` of
+each stage, `Side.certify`, and then `Side.take` hands out what was found. What no later stage reads is let go of.
 """
 
 from __future__ import annotations
@@ -64,6 +64,10 @@ class Setting:
         return Setting(module, loss, self.plan, self.precision, params, buffers, wide(self.x), wide(self.y))
 
 
+#: What is taken in one go: "forward" or "backward" and a step, or "loss" and its name.
+Stage = tuple[str, str]
+
+
 class Side:
     """What the sides have in common: numbers that each step is given, bounds, and what torch makes of them."""
 
@@ -75,25 +79,40 @@ class Side:
         self.found: dict[str, Tensor] = {}
         self.bounds: dict[str, Bound] = {}
         self._sums: dict[str, Tensor] = {}
+        self._steps = {step.name: step for step in setting.plan.steps}
         self._walk = Walk(setting.plan, self.values, self.grads, setting.y, setting.precision, claims.keys())
 
     # ------------------------------------------------------------------ stages
 
-    def forward(self, step: PlanStep) -> None:
-        """Run a step."""
-        self._value(step.name, self._forward(step))
-        self._bound(self._walk.forward(step))
+    def compute(self, stage: Stage) -> None:
+        """What torch makes of a stage: a step forward, the loss there and back, or a step back."""
+        phase, name = stage
+        if phase == "forward":
+            self._value(name, self._forward(self._steps[name]))
+        elif phase == "backward":
+            self._back(self._steps[name])
+        else:
+            total, gradient = self._loss()
+            self._value(name, total)
+            if gradient is not None:
+                self._gradient(self.setting.plan.output, gradient)
 
-    def over_the_loss(self) -> None:
-        """Run the loss forward and backward."""
-        plan = self.setting.plan
-        total, gradient = self._loss()
-        self._value(plan.loss_name, total)
-        if gradient is not None:
-            self._gradient(plan.output, gradient)
-        self._bound(self._walk.loss())
+    def certify(self, stage: Stage) -> None:
+        """The bounds of what was computed. Then a step that has run back is let go of."""
+        phase, name = stage
+        if phase == "forward":
+            self._bound(self._walk.forward(self._steps[name]))
+        elif phase == "backward":
+            self._bound(self._walk.backward(self._steps[name]))
+            self.forget(self._steps[name])
+        else:
+            self._bound(self._walk.loss())
 
-    def backward(self, step: PlanStep) -> None:
+    def leans(self, stage: Stage) -> bool:
+        """Whether the bounds of a stage are made of those of another side."""
+        return stage[1] in self._steps and self._walk.leans(self._steps[stage[1]])
+
+    def _back(self, step: PlanStep) -> None:
         """Run a step backward, from the gradient that it is given."""
         g = self.grads.get(step.name + GRAD)
         if g is not None:
@@ -108,7 +127,6 @@ class Side:
         for name in self.setting.plan.completed_by[step.name]:
             if name in self._sums:
                 self._gradient(name, self._sums.pop(name))
-        self._bound(self._walk.backward(step))
 
     def take(self, name: str) -> tuple[Tensor | None, Bound | None]:
         """What torch made of a quantity, and its bound; each can be had once."""
@@ -163,6 +181,10 @@ class Own(Side):
         finally:
             for handle in handles:
                 handle.remove()
+
+    def lean_on(self, replay: Replay) -> None:
+        """Take the bounds of affine steps from there; see `Walk.nearer`."""
+        self._walk.nearer = replay.bounds
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of all that a candidate can claim: values, parameters, and their gradients."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -20,9 +20,8 @@ from manual_bp.report import Check, Comparison, Referee
 from manual_bp.runner import judge_run
 from manual_bp.trace import Array, Run, Trace, bit_identical
 from manual_bp_torch.bounds import Bound
-from manual_bp_torch.certify import PlanStep
 from manual_bp_torch.judge import Judge
-from manual_bp_torch.side import Setting, Side
+from manual_bp_torch.side import Setting, Side, Stage
 
 from ._networks import network_of
 
@@ -36,26 +35,18 @@ class _Remembered:
 
     def __init__(self, side: Side) -> None:
         self._side = side
-        self._done: set[tuple[str, str]] = set()
+        self._done: set[Stage] = set()
         self._answers: dict[str, tuple[Tensor | None, Bound | None]] = {}
 
-    def _once(self, phase: str, name: str, run: Callable[[], None]) -> None:
-        if (phase, name) not in self._done:
-            self._done.add((phase, name))
-            run()
+    def compute(self, stage: Stage) -> None:
+        if stage not in self._done:
+            self._side.compute(stage)
+
+    def certify(self, stage: Stage) -> None:
+        if stage not in self._done:
+            self._side.certify(stage)
+            self._done.add(stage)
             self._answers |= {n: self._side.take(n) for n in {**self._side.found, **self._side.bounds}}
-
-    def forward(self, step: PlanStep) -> None:
-        self._once("forward", step.name, lambda: self._side.forward(step))
-
-    def over_the_loss(self) -> None:
-        self._once("loss", "", self._side.over_the_loss)
-
-    def backward(self, step: PlanStep) -> None:
-        self._once("backward", step.name, lambda: self._side.backward(step))
-
-    def forget(self, step: PlanStep) -> None:
-        self._once("forget", step.name, lambda: self._side.forget(step))
 
     def take(self, name: str) -> tuple[Tensor | None, Bound | None]:
         return self._answers.get(name, (None, None))
@@ -79,10 +70,15 @@ class SwiftJudge(Judge):
         """Nobody: torch stays within its bounds on these networks, as the right ones show, which are judged with it."""
         return {}
 
-    def each(self, params: Mapping[str, Array], x: Array, y: Array, candidate: Trace) -> Iterator[Item]:
-        """As the judge's own; a probe's arrays must live as long as the judge, for they are what it is known by."""
+    def each(
+        self, params: Mapping[str, Array], x: Array, y: Array, candidate: Trace, *, lean: bool = False
+    ) -> Iterator[Item]:
+        """As the judge's own; a probe's arrays must live as long as the judge, for they are what it is known by.
+
+        Never ``lean``: the reference's bounds would be those of the first candidate.
+        """
         self._key = id(x)
-        yield from super().each(params, x, y, candidate)
+        yield from super().each(params, x, y, candidate, lean=False)
 
     def checks(self, probe: Probe, run: Run, *, strict_kinks: bool = False) -> tuple[Check, ...]:
         """Every check."""

@@ -23,10 +23,12 @@ from manual_bp_torch.bounds._model import (
     LaterKinks,
     Operands,
     Rule,
+    at_most,
     carries,
     finite,
     nothing,
     piecewise,
+    places,
     some,
 )
 
@@ -137,10 +139,13 @@ class Rectifier(Rule):
                 e = torch.where(z > 0, e_g, abs(slope) * e_g + rounding(g.abs() + 2 * e_g)) * guard
             else:
                 e = _where_positive(z, e_g)
-            if unsure and some(near := z.abs() <= 2 * e_z):  # in most pieces there is no such element
-                top = g.abs() + 2 * e_g
-                swing = top * abs(1 - slope) + max(1.0, abs(slope)) * e_g + rounding(top)
-                e = torch.where(near & (e_z > 0), swing * guard, e)
+            if unsure and some(near := at_most(z.abs(), 2 * e_z)):
+                at = places(near)  # few, as a rule
+                own_z, own_g, own_e = (a.reshape(-1)[at] for a in (e_z, g, e_g))
+                top = own_g.abs() + 2 * own_e
+                swing = top * abs(1 - slope) + max(1.0, abs(slope)) * own_e + rounding(top)
+                e = e.contiguous()
+                e.view(-1)[at[own_z > 0]] = (swing * guard)[own_z > 0]
             return e
 
         e = piecewise(bound, z, e_z, g, e_g) if slope or unsure or carried else nothing(g)

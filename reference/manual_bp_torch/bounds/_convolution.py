@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from manual_bp_torch.bounds._linear import Affine, convolution_counts
+from manual_bp_torch.bounds._linear import Affine, Near, convolution_counts
 from manual_bp_torch.bounds._model import Alternative, Backward, Bound, Later, Operands, finite
 from manual_bp_torch.vjp import vjp
 
@@ -51,16 +51,16 @@ class Convolution(Affine):
         # what is narrow and not finite is asked for again in float64
         plain = s.narrow or finite(s.params["weight"])
         bound = super().forward(s if plain else _finite_part(s))
-        return Bound(bound.e, bound.rule, alternatives=Later(partial(_outputs, s, bound.e)))
+        return replace(bound, alternatives=Later(partial(_outputs, s, bound.e)))
 
-    def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
-        found = super().backward(s, g, e_g)
+    def backward(self, s: Operands, g: Tensor, e_g: Tensor, near: Near | None = None) -> Backward:
+        found = super().backward(s, g, e_g, near)
         if not s.narrow and not (finite(s.params["weight"]) and finite(found.params["weight"].e)):
             found = super().backward(_finite_part(s), _only_finite(g), e_g)
         (dx,), dw = found.inputs, found.params["weight"]
         of_x, of_w = (partial(make, s, g, own.e) for make, own in ((_input_gradients, dx), (_weight_gradients, dw)))
-        dx = Bound(dx.e, dx.rule, dx.magnitude, alternatives=Later(of_x))
-        return Backward((dx,), {**found.params, "weight": Bound(dw.e, dw.rule, alternatives=Later(of_w))})
+        dx, dw = replace(dx, alternatives=Later(of_x)), replace(dw, alternatives=Later(of_w))
+        return Backward((dx,), {**found.params, "weight": dw})
 
 
 def _only_finite(a: Tensor) -> Tensor:

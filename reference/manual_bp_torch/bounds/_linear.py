@@ -9,14 +9,16 @@ dilation, groups and layout can't be got wrong twice.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from manual_bp_torch.bounds._model import Backward, Bound, Operands, Rule, carries, nothing
+from manual_bp_torch.bounds._model import Backward, Bound, Operands, Rule, carries, constant, nothing
 from manual_bp_torch.vjp import vjp
 
 
@@ -32,6 +34,36 @@ def _vjp(s: Operands, params: dict[str, Tensor], x: Tensor, g: Tensor) -> tuple[
 
 #: Elements of an input or output that a bound is computed of at a time.
 CHUNK = 1 << 19
+
+#: A bound of another side serves here for values of at least so many products and weights' gradients of so many, if
+#: what is carried is at most so many times their roundings. That is a matter of speed: where it fails, all is redone.
+FEW, MANY, CARRIED = 64, 1 << 14, 64
+
+#: How many elements are looked at for that.
+SAMPLE = 1 << 12
+
+
+@dataclass(frozen=True)
+class Near:
+    """Bounds of a step's gradients on another side: of its input, and of its parameters by name."""
+
+    input: Bound | None
+    params: Mapping[str, Bound | None]
+
+
+def _serves(s: Operands, n: int, *carried: tuple[Tensor, Tensor]) -> bool:
+    """Whether n roundings are likely to cover what comes with the operands, given with the errors that they carry.
+
+    A sample tells, without its largest eighth: beside a kink an element may carry anything.
+    """
+    room = CARRIED * s.precision.gamma(n)
+
+    def little(a: Tensor, e: Tensor) -> bool:
+        step = max(1, a.numel() // SAMPLE)
+        a, e = a.reshape(-1)[::step], e.reshape(-1)[::step].sort().values
+        return float(e[: -(e.numel() // 8) or None].sum()) <= room * float(a.abs().sum())
+
+    return all(constant(e) or little(a, e) for a, e in carried)
 
 
 class Affine(Rule):
@@ -54,6 +86,14 @@ class Affine(Rule):
     def __init__(self, counts: Callable[[Operands], tuple[str, int, int, int]]) -> None:
         self.counts = counts
 
+    def within(self, s: Operands, near: Bound | None) -> Bound | None:
+        """The bound of another side's output, where it is likely to cover what the input carries."""
+        n, carried = self.counts(s)[1], (s.inputs[0], s.errors[0])
+        serves = not carries(s.errors[0]) or (n >= FEW and _serves(s, n, carried))
+        if near is None or near.e.dtype != s.output.dtype or not serves:
+            return None
+        return Bound(near.e, near.rule, wider=lambda: self.forward(s))
+
     def forward(self, s: Operands) -> Bound:
         label, n, _, _ = self.counts(s)
         p, guard = s.precision, s.guard(n)
@@ -65,30 +105,53 @@ class Affine(Rule):
             torch.add(e.new_tensor((n + 1) * p.eta * guard), size, alpha=gamma * guard, out=e[part])
         return Bound(e, f"certified: {label}, n = {n}")
 
-    def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
+    def backward(self, s: Operands, g: Tensor, e_g: Tensor, near: Near | None = None) -> Backward:
+        """With ``near``, bounds of another side are taken where they are likely to cover what is carried."""
         label, _, n, m = self.counts(s)
         p = s.precision
         weight = s.params["weight"].abs()
         gamma = p.gamma(max(1, n))
+        near_dx, near_params = self._near(s, g, e_g, near, n, m) if near else (None, {})
+        if near_dx and near_params:
+            return Backward((near_dx,), near_params)
         e_dx = torch.empty_like(s.inputs[0], memory_format=torch.contiguous_format)
         # more than |W|^T G, and little more
         magnitude = None if s.narrow else torch.empty_like(e_dx)
         eta = e_dx.new_tensor(n * p.eta * s.guard(n))
         sizes: dict[str, Tensor] = {}
         for part, x, e_x, up, e_up in _parts(s, s.inputs[0], s.errors[0], g, e_g):
-            size = _into_input(s, weight, x, _spread(up, e_up, gamma))
-            torch.add(eta, size, alpha=gamma * s.guard(n), out=e_dx[part])
-            if magnitude is not None:
-                magnitude[part] = size
+            if near_dx is None:
+                size = _into_input(s, weight, x, _spread(up, e_up, gamma))
+                torch.add(eta, size, alpha=gamma * s.guard(n), out=e_dx[part])
+                if magnitude is not None:
+                    magnitude[part] = size
+            if near_params:
+                continue
             for name, more in _parameter_sizes(s, weight, (x, e_x), (up, e_up), m):
                 sizes[name] = sizes[name].add_(more) if name in sizes else more
         eta = e_dx.new_tensor(m * p.eta * s.guard(m))
         for size in sizes.values():  # in place
             torch.add(eta, size, alpha=p.gamma(m) * s.guard(m), out=size)
-        return Backward(
-            (Bound(e_dx, f"certified: {label} dx, n = {n}", magnitude=magnitude),),
-            {name: Bound(e, f"certified: {label} d{name}, n = {m}") for name, e in sizes.items()},
-        )
+        dx = near_dx or Bound(e_dx, f"certified: {label} dx, n = {n}", magnitude=magnitude)
+        own = {name: Bound(e, f"certified: {label} d{name}, n = {m}") for name, e in sizes.items()}
+        return Backward((dx,), near_params or own)
+
+    def _near(
+        self, s: Operands, g: Tensor, e_g: Tensor, near: Near, n: int, m: int
+    ) -> tuple[Bound | None, dict[str, Bound]]:
+        """Which of another side's bounds serve here: of the input's gradient, and of the parameters'."""
+        wider = cache(lambda: self.backward(s, g, e_g))
+        of_x, of_g = (s.inputs[0], s.errors[0]), (g, e_g)
+        dx, params = None, {}
+        if near.input and near.input.e.dtype == g.dtype and n >= FEW and _serves(s, n, of_g):
+            dx = Bound(near.input.e, near.input.rule, wider=lambda: wider().inputs[0])
+        own = {name: bound for name, bound in near.params.items() if bound and bound.e.dtype == g.dtype}
+        if len(own) == len(near.params) and m >= MANY and _serves(s, m, of_g, of_x):
+            params = {
+                name: Bound(bound.e, bound.rule, wider=lambda name=name: wider().params[name])  # type: ignore[misc]  # mypy infers no type for the bound default
+                for name, bound in own.items()
+            }
+        return dx, params
 
 
 def _parts(s: Operands, *operands: Tensor) -> Iterator[tuple[Any, ...]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from manual_bp_torch.bounds._model import PIECE, Alternative, Bound, Kinks, Precision
+from manual_bp_torch.bounds._model import PIECE, Alternative, Bound, Kinks, Precision, carries
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,16 @@ class PerElement(LossRule):
         """Error and size of every element's derivative."""
         raise NotImplementedError
 
+    def sums(self, s: LossOperands) -> tuple[Tensor, Tensor]:
+        """`element`, added up."""
+        e, size = self.element(s)
+        return e.sum(), size.sum()
+
+    def slope_bound(self, s: LossOperands, of_error: Tensor, of_size: Tensor) -> Tensor:
+        """What `slope` amounts to: its error times the one number, and its size times the other."""
+        e, size = self.slope(s)
+        return of_error * e + of_size * size
+
     def kinks(self, s: LossOperands, scale: Tensor) -> Kinks | None:
         """Where the loss has no derivative; most have one everywhere."""
         return None
@@ -77,7 +87,7 @@ class PerElement(LossRule):
             e, size = self.element(s)
             return Bound(e + p.eta, f"certified: {self.name}", size)
         if self.by_pieces(s.module, s.prediction, s.target):
-            sums = [torch.stack([a.sum() for a in self.element(piece)]) for piece in _pieces(s)]
+            sums = [torch.stack(self.sums(piece)) for piece in _pieces(s)]
             e, size = torch.stack(sums).sum(0)
         else:
             e, size = (a.sum() for a in self.element(s))
@@ -90,16 +100,13 @@ class PerElement(LossRule):
         n, p = s.prediction.numel(), s.precision
         scale = s.upstream * (1.0 / max(1, n) if s.module.reduction == "mean" else 1.0)
         top = scale.abs() + 2 * s.e_upstream
-
-        def bound(e: Tensor, size: Tensor) -> Tensor:
-            return top * (e + 3 * p.u * size) + s.e_upstream * size + p.eta
-
+        of_size = 3 * p.u * top + s.e_upstream
         if self.by_pieces(s.module, s.prediction, s.target):
-            parts = [_up(bound(*self.slope(piece)), s.prediction.dtype) for piece in _pieces(s)]
+            parts = [_up(self.slope_bound(part, top, of_size) + p.eta, s.prediction.dtype) for part in _pieces(s)]
             return Bound(torch.cat(parts).reshape(s.prediction.shape), f"certified: {self.name} dx")
         e, size = self.slope(s)
         return Bound(
-            bound(e, size),
+            top * e + of_size * size + p.eta,
             f"certified: {self.name} dx",
             top * size,
             self.kinks(s, scale),
@@ -120,7 +127,8 @@ def _up(e: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _distance(s: LossOperands) -> Tensor:
-    return (s.prediction - s.target).abs() + 2 * s.error
+    """|a - y| + 2 e, in memory of its own."""
+    return (s.prediction - s.target).abs_().add_(s.error, alpha=2)
 
 
 class Squared(PerElement):
@@ -142,6 +150,20 @@ class Squared(PerElement):
     def slope(self, s: LossOperands) -> tuple[Tensor, Tensor]:
         d = _distance(s)
         return 2 * self.factor * (s.error + 4 * s.precision.u * d), 2 * self.factor * d
+
+    def sums(self, s: LossOperands) -> tuple[Tensor, Tensor]:
+        """The same in inner products, without arrays in between."""
+        d, e = _distance(s), s.error
+        squares = self.factor * d.dot(d)
+        if not carries(e):
+            return 4 * s.precision.u * squares, squares
+        return self.factor * (2 * d.dot(e) + e.dot(e)) + 4 * s.precision.u * squares, squares
+
+    def slope_bound(self, s: LossOperands, of_error: Tensor, of_size: Tensor) -> Tensor:
+        """The same with one number for d, and one for e."""
+        d, f = _distance(s), 2 * self.factor
+        d *= f * (4 * s.precision.u * of_error + of_size)
+        return d.add_(s.error, alpha=float(f * of_error))
 
 
 class Absolute(PerElement):

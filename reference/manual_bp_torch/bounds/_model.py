@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -82,6 +83,17 @@ def some(mask: Tensor) -> bool:
     return bool(mask.numpy().any())
 
 
+def at_most(a: Tensor, b: Tensor) -> Tensor:
+    """The mask of a <= b, by NumPy as well."""
+    with np.errstate(invalid="ignore"):
+        return torch.from_numpy(np.less_equal(a.numpy(), b.numpy()))
+
+
+def places(mask: Tensor) -> Tensor:
+    """Where a mask holds, as indices of the flattened array; by NumPy as well."""
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
+
+
 #: Elements that are worked on at a time: what is made of them stays in a second-level cache.
 PIECE = 1 << 17
 
@@ -138,7 +150,8 @@ class Bound:
     ``magnitude`` bounds the absolute value of what is computed; sums of several contributions need it.
     ``kinks`` is given for input gradients of operations that are not differentiable everywhere.
     ``alternatives`` are other right answers with bounds of their own: the derivative written in terms of the step's
-    reported output, for instance.
+    reported output, for instance. ``wider`` makes the bound that decides, where this one is only a part of it that is
+    at hand: what is right within it is right, and the rest is to be held against the other.
     """
 
     e: Tensor
@@ -146,6 +159,7 @@ class Bound:
     magnitude: Tensor | None = None
     kinks: Kinks | None = None
     alternatives: Sequence[Alternative] = ()
+    wider: Callable[[], Bound] | None = None
 
 
 @dataclass(frozen=True)

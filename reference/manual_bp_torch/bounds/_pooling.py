@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,15 +28,17 @@ from manual_bp_torch.bounds._model import (
     LaterKinks,
     Operands,
     Rule,
+    at_most,
     carries,
     finite,
     nothing,
+    places,
 )
 
 _WIDE = torch.float64
 
 #: Elements of tiled windows that are worked on at a time.
-TILES = 1 << 18
+TILES = 1 << 17
 
 CONVENTION = "torch gives the whole gradient to the first of equal maxima"
 
@@ -75,20 +78,24 @@ class MaxPool(Rule):
     ) -> None:
         """The same where windows tile the input, tap by tap: nothing adds up, nothing is copied into windows."""
         taps = _Windows(s.module, x, output).slices
-        low, slack = torch.sub(x[taps[0]], e_x[taps[0]], alpha=2), e_x[taps[0]]
-        for tap in taps[1:]:
-            torch.maximum(low, torch.sub(x[tap], e_x[tap], alpha=2), out=low)
-            slack = slack.maximum(e_x[tap])
-        several = [torch.add(x[tap], e_x[tap], alpha=2) >= low for tap in taps]
-        contested = torch.stack(several).view(torch.uint8).sum(0) > 1
-        top = g.abs() + 2 * e_g
-        carried = torch.where(contested & (slack > 0), top, e_g)
+        # every other element, or fewer: copied once, and worked on side by side
+        values, errors = ([torch.from_numpy(a.numpy()[tap].copy()) for tap in taps] for a in (x, e_x))
+        slack, low = errors[0], torch.sub(values[0], errors[0], alpha=2)
+        for value, error in zip(values[1:], errors[1:], strict=True):
+            torch.maximum(low, torch.sub(value, error, alpha=2), out=low)
+            slack = slack.maximum(error)
+        several = [at_most(low, value.add_(error, alpha=2)) for value, error in zip(values, errors, strict=True)]
+        contested = torch.stack(several).view(torch.uint8).sum(0, dtype=torch.uint8)
+        at = places(at_most(torch.full_like(contested, 2), contested))
+        at = at[slack.view(-1)[at] > 0]  # few, as a rule
+        carried = e_g.clone(memory_format=torch.contiguous_format)
+        carried.view(-1)[at] = g.reshape(-1)[at].abs() + 2 * e_g.reshape(-1)[at]
         if s.narrow:
             carried *= s.guard(1)
-        for tap, own in zip(taps, several, strict=True):
-            torch.mul(carried, own, out=e[tap])
-            if size is not None:
-                torch.mul(top, own, out=size[tap])
+        parts = [(carried, e)] if size is None else [(carried, e), (g.abs() + 2 * e_g, size)]
+        with np.errstate(invalid="ignore"):
+            for (whole, out), (tap, own) in itertools.product(parts, zip(taps, several, strict=True)):
+                np.copyto(out.numpy()[tap], np.multiply(whole.numpy(), own.numpy()))  # in this order twice as fast
 
     @staticmethod
     def _bound(
