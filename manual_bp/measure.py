@@ -281,7 +281,7 @@ def measure(candidate: Array, reference: Array, allowed: Array) -> Comparison:
 
 
 def survey(candidate: Array, reference: Array, allowed: Array, times: float = 1.0, *, planes: bool = True) -> Survey:
-    """The same, and, if asked for, which planes (of the last two axes) are the worst; ``allowed * times`` is allowed."""
+    """The same, and, if asked for, the worst planes (of the last two axes); ``allowed * times`` is allowed."""
     size = candidate.size
     if size == 0:
         nan = float("nan")

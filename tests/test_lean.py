@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from manual_bp import mutants, networks, probes
+from manual_bp import mutants, networks, nn, probes
 from manual_bp._torch_side import judge, side
 from manual_bp.compare import Item, compare
 from manual_bp.network import Network
@@ -31,7 +32,7 @@ MISTAKES = [
 
 @cache
 def network() -> Network:
-    return networks.get("lenet")
+    return replace(networks.get("lenet"), optimizer=nn.SGD(lr=0.1))
 
 
 @cache
@@ -105,6 +106,23 @@ def test_the_verdict_is_the_same_where_it_is_too_little(which: tuple[str, str] |
     assert set(differ) <= ({("inherited", "pass")} if which else set())
     if which is None and name == "saturation":
         assert asked  # else nothing was tried
+
+
+@pytest.mark.usefixtures("all_lean")
+def test_where_something_is_not_reported_nothing_is_left_out() -> None:
+    given = probe("digits", "float32")
+    trace = trace_of(network(), given)
+    del trace["relu3"]
+    assert all(i.end_to_end is None or i.end_to_end.wider is None for i in items(given, trace, lean=True))
+
+
+@pytest.mark.usefixtures("all_lean")
+def test_an_update_is_allowed_what_its_gradient_was_found_to_need() -> None:
+    given = probe("saturation", "float32")
+    trace = trace_of(network(), given)
+    lean = checks(given, trace, lean=True)
+    assert {c.status for c in lean} <= {"pass", "kink"}
+    assert [c.note for c in lean] == [c.note for c in checks(given, trace)]
 
 
 def test_a_large_network_is_judged_with_what_is_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ class Judge:
             claims = self._claims(candidate, shapes, params)
             replay = Replay(setting, without_improbable(claims, self.network.output, self.loss))
             refused = next(iter(claims.keys() - replay.claims.keys()), "")
-            if lean:
+            if lean and self._stages.keys() <= replay.claims.keys():  # what is not compared was not found to hold
                 own.lean_on(replay)
         update = _Update(self.network.optimizer, setting, replay.claims) if self.network.optimizer else None
         waiting = set(self._stages)
@@ -193,7 +193,7 @@ class Judge:
             answer = expected_of(torch.zeros_like(like), Bound(nothing(like), "exact: the loss does not depend on it"))
             return Item(quantity=quantity, isolated=answer, end_to_end=answer)
         if update is not None and quantity.kind == "parameter_gradient":
-            update.add(name.removesuffix(GRAD), (found_iso, iso), (found_end, end))
+            end = update.add(name.removesuffix(GRAD), (found_iso, iso), (found_end, end))
         return Item(
             quantity=quantity,
             isolated=expected_of(found_iso, iso) if iso else None,
@@ -244,9 +244,20 @@ class _Update:
         self._grads: tuple[dict[str, _Known], dict[str, _Known]] = ({}, {})
         self._made = cache(self._make)
 
-    def add(self, name: str, isolated: _Known, end_to_end: _Known) -> None:
-        """The gradient of a parameter, and its bound."""
+    def add(self, name: str, isolated: _Known, end_to_end: _Known) -> Bound | None:
+        """The gradient of a parameter, and its bound; gives that end to end back, whose wider one is added, too."""
         self._grads[0][name], self._grads[1][name] = isolated, end_to_end
+        found, bound = end_to_end
+        if bound is None or bound.wider is None:
+            return bound
+        make = bound.wider
+
+        def wider() -> Bound:
+            decisive = make()
+            self._grads[1][name] = found, decisive
+            return decisive
+
+        return replace(bound, wider=wider)
 
     def of(self, name: str) -> tuple[Expected, Expected]:
         """What becomes of a parameter, isolated and end to end."""
