@@ -179,6 +179,13 @@ class Session:
         self.know(found, structure)
         return found, structure
 
+    @staticmethod
+    def finite(found: Any) -> bool:
+        """Whether the reference's own pass has a finite loss and finite gradients."""
+        loss = found.values.get(_torch_side.program.LOSS)
+        told = [*found.grads.values(), *([] if loss is None else [loss])]
+        return all(bool(t.isfinite().all()) for t in told)
+
     def _tensor(self, array: Any) -> Any:
         return _torch_side.weights.to_torch(np.asarray(array)) if isinstance(array, np.ndarray | np.generic) else array
 

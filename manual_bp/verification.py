@@ -130,7 +130,8 @@ def judge_probes(
     """Judge what ``run`` reports on each probe; Ctrl-C after the first one leaves a partial report.
 
     Of ``generated`` probes, those that the reference cannot work with (another domain than the given data's) are left
-    out, and a note says so.
+    out, and a note says so. So are those on which it has no finite numbers, where the candidate raises: a matrix of
+    small integers may be singular, and one of them says so where the other goes on with infinities.
     """
     checks: list[Check] = []
     findings: list[Finding] = []
@@ -260,7 +261,12 @@ def observe(session: Session, probe: Variant, run: Run) -> Observed:
     x, y = rebuilt(probe.x, parts), naming.to_candidate(session.y_name, probe.y, shapes)
     handed = {**dict(dict.items(given)), **parts, "y": y}
     kept = {name: np.array(a) for name, a in handed.items()}
-    reported = run(given, x, y)
+    try:
+        reported = run(given, x, y)
+    except CandidateError as error:
+        if not session.finite(found):  # neither side can work with it
+            session.refusal = error
+        raise
     session.params_used |= given.used
     trace, misfits = to_trace(reported, naming, expected, shapes, session.dtype)
     for name in session.program.frozen():

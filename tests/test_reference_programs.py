@@ -189,6 +189,41 @@ def test_a_factorisation() -> None:
     assert verify(lambda p, x: {"L": np.linalg.cholesky(x)}, reference, x=matrix).ok
 
 
+def volume(params: Any, x: Any) -> Any:
+    """What a linear flow is trained with: the logarithm of its determinant is -∞ for a singular matrix."""
+    z = tap("z", x @ params["M"])
+    return (z**2).mean() - torch.linalg.slogdet(params["M"])[1]
+
+
+def volume_by_hand(params: Any, x: Any) -> dict[str, Any]:
+    m = params["M"]
+    z = x @ m
+    dz = 2 * z / z.size
+    return {"z": z, "dz": dz, "dM": x.T @ dz - np.linalg.inv(m).T, "dx": dz @ m.T}
+
+
+def test_a_probe_that_neither_side_can_work_with_is_left_out() -> None:
+    ties = np.array([[1.0, 0.0], [1.0, 0.0]])  # what small integers may be, too
+    with pytest.raises(ManualBPError, match="Singular matrix"):
+        verify(volume_by_hand, volume, x=X[:, :2], params={"M": ties})
+    left_out = 0
+    for seed in range(4):
+        report = verify(volume_by_hand, volume, x=X[:, :2], params={"M": np.eye(2)}, seed=seed)
+        assert report.ok, str(report)
+        left_out += "probe ties is left out: the reference cannot work with it: Singular matrix" in report.notes
+    assert left_out
+
+
+def test_a_candidate_that_raises_where_the_reference_has_numbers_is_not_excused() -> None:
+    def mine(params: Any, x: Any) -> dict[str, Any]:
+        if not (x % 1).any():
+            raise ValueError("whole numbers")
+        return {"x.grad": 2 * x / x.size}
+
+    with pytest.raises(ManualBPError, match="whole numbers"):
+        verify(mine, lambda x: (x**2).mean(), x=X, params={})
+
+
 def test_the_given_data_and_probes_of_ones_own_must_do() -> None:
     from manual_bp.variants import Variant
 
