@@ -219,3 +219,82 @@ def test_a_mistake_of_its_own_is_not_acquitted_beside_one_that_was_overwritten()
     params = {name: RNG.standard_normal(shape) for name, shape in shapes.items()}
     found = said(verify(mine, residual, x=RNG.standard_normal((5, 4)), params=params))
     assert "nothing is wrong" not in found["W2.grad"][0]
+
+
+# ---------------------------------------------------------------------- a loss without a formula
+
+
+def margin(params: Any, x: Any, y: Any) -> Any:
+    """A hinge on the difference of two scores, with weight decay and a constant slope."""
+    s, r = tap("s", x @ params["w"]), tap("r", x @ params["v"])
+    d = tap("d", s - r)
+    decay = 0.05 * (params["v"] ** 2).sum()
+    return (0.5 + d).clamp(min=0).mean() + (torch.sin(r) * y).mean() + decay - 0.1 * r.sum() + (s**2).sum()
+
+
+def margin_by_hand(wrong: str) -> Any:
+    def mine(params: Any, x: Any, y: Any) -> dict[str, Any]:
+        w, v = params["w"], params["v"]
+        s, r = x @ w, x @ v
+        d = s - r
+        dd = (0.5 + d > 0) / d.size
+        if wrong == "mask":
+            dd = np.full_like(d, 1 / d.size)
+        if wrong == "mean":
+            dd = dd * d.size
+        dr = np.cos(r) * y / r.size - dd - 0.1
+        if wrong == "constant":
+            dr = np.cos(r) * y / r.size - dd
+        if wrong == "subtracted":
+            dr = np.cos(r) * y / r.size - 0.1
+        dv = x.T @ dr + 0.1 * v
+        if wrong == "decay":
+            dv = x.T @ dr
+        return {"s": s, "r": r, "d": d, "dd": dd, "ds": dd + 2 * s, "dr": dr, "dw": x.T @ (dd + 2 * s), "dv": dv}
+
+    return mine
+
+
+@pytest.mark.parametrize(
+    ("wrong", "quantity", "words"),
+    [
+        ("mask", "d.grad", "d.grad is the same on every probe, whatever it is computed from"),
+        ("mean", "d.grad", "d.grad is multiplied by the number of all elements of d: a sum where a mean is due"),
+        ("constant", "r.grad", "0.1 in each element is added to r.grad, or has to be subtracted and is not"),
+        ("subtracted", "r.grad", "d.grad is added to r.grad, or has to be subtracted and is not"),
+        ("decay", "v.grad", "0.1 times v is missing from v.grad, or subtracted without need"),
+    ],
+)
+def test_a_term_is_not_said_to_be_added_that_may_be_missing_with_the_other_sign(
+    wrong: str, quantity: str, words: str
+) -> None:
+    rng = np.random.default_rng(0)
+    params = {"w": rng.standard_normal((4, 3)), "v": rng.standard_normal((4, 3))}
+    x, y = rng.standard_normal((7, 4)), rng.standard_normal((7, 3))
+    assert verify(margin_by_hand(""), margin, x=x, y=y, params=params).ok
+    report = verify(margin_by_hand(wrong), margin, x=x, y=y, params=params)
+    assert said(report) == {quantity: (words, "certain")}
+
+
+def test_a_count_of_positions_and_a_plain_number_are_told_as_two() -> None:
+    """With indices as input no other number of positions can be tried."""
+
+    def reference(params: Any, x: Any, y: Any) -> Any:
+        z = tap("z", params["w"][x])
+        return nn.functional.cross_entropy(z.reshape(-1, 5), y.reshape(-1))
+
+    def mine(params: Any, x: Any, y: Any) -> dict[str, Any]:
+        z = params["w"][x]
+        e = np.exp(z - z.max(-1, keepdims=True))
+        dz = e / e.sum(-1, keepdims=True) - np.eye(5)[y]
+        return {"z": z, "dz": dz / len(x)}  # of 3 sequences, each of 4 positions
+
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 6, (3, 4)), rng.integers(0, 5, (3, 4))
+    report = verify(mine, reference, x=x, y=y, params={"w": rng.standard_normal((6, 5))})
+    assert said(report)["z.grad"][1] == "ambiguous"
+    found = next(c.diagnosis for c in report.checks if c.diagnosis is not None)
+    assert {found.name, *found.alternatives} == {
+        "z.grad is four times as large",
+        "z.grad is multiplied by the number of indices of axis 1 of z: a sum where a mean is due",
+    }

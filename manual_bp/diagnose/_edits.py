@@ -87,6 +87,8 @@ def _place(root: Node, reader: Node) -> str:
 def _parts(s: Setting) -> Iterator[Edit]:
     readers = _readers(s.root)
     for part in readers:
+        if part.op == "const" and not s.known_formula:
+            continue  # it only stands there to make a sum of what has no formula
         for identifier, name, cost, new in (*part_edits(part, s.shape_of, s.kind), *commuted(part, s.shape_of, s.kind)):
             for tree, where, more in _variants(s.root, part, readers, new, deep=cost <= 1.1):
                 yield Edit(identifier=identifier, name=name + where, tree=tree, cost=cost + more)

@@ -12,6 +12,7 @@ from manual_bp.trace import GRAD
 from ._edit import Edit
 from ._edits_array import Site, array_edits, function_edits
 from ._edits_structure import clips
+from ._factor import off_by
 from ._node import mul, node, operand, scaled
 from ._setting import Setting, related
 
@@ -54,18 +55,20 @@ def result_edits(s: Setting) -> Iterator[Edit]:
                     tree=operand(other),
                     cost=1.5 if related(s, other) else 1.9,
                 )
+                identifier, text = off_by(s, other, 1.0)
                 yield Edit(
-                    identifier="term-extra",
-                    name=f"{other} is added to {s.quantity}",
+                    identifier=identifier,
+                    name=text,
                     tree=node("add", s.root, operand(other)),
                     cost=2.3,
                 )
-                term = _is_term(s, other)
+                identifier, text = off_by(s, other, -1.0)
+                if _is_term(s, other):
+                    identifier = "branch-missing" if gradient else "term-missing"
+                    text = f"the term {other} is missing from {s.quantity}"
                 yield Edit(
-                    identifier=("branch-missing" if gradient else "term-missing") if term else "term-extra",
-                    name=f"the term {other} is missing from {s.quantity}"
-                    if term
-                    else f"{other} is subtracted from {s.quantity}",
+                    identifier=identifier,
+                    name=text,
                     tree=node("add", s.root, scaled(operand(other), -1.0)),
                     cost=2.4,
                 )

@@ -61,18 +61,36 @@ def fitted_terms(s: Setting, wrong: Sequence[Case]) -> Iterator[Edit]:
             tree = exchange(s.root, w, add(w, scaled(g, c)))
             name = f"{w.says} is that of after the update (a step of {-c:.6g} times its gradient)"
             yield Edit(identifier="operand-updated-early", name=name, tree=tree, cost=3.0, fitted=True)
+    c = _share(wrong, s.root, node("fill", s.root, value=1.0))
+    if c is not None:
+        identifier, text = off_by(s, f"{abs(c):.6g} in each element", math.copysign(1.0, c))
+        tree = add(s.root, node("fill", s.root, value=c))
+        yield Edit(identifier=identifier, name=text, tree=tree, cost=3.1, fitted=True)
     for name, shape in s.shapes.items():
         if shape == s.target and name != s.quantity and not name.startswith(("right:", "before:")) and s.earlier(name):
             c = _share(wrong, s.root, operand(name))
             if c is not None:
-                text = f"{c:.6g} times {name} is added to {s.quantity}"
+                identifier, text = off_by(s, name, c)
                 yield Edit(
-                    identifier="term-extra",
+                    identifier=identifier,
                     name=text,
                     tree=add(s.root, scaled(operand(name), c)),
                     cost=3.2,
                     fitted=True,
                 )
+
+
+def off_by(s: Setting, name: str, by: float) -> tuple[str, str]:
+    """Identifier and words of a term that makes the difference.
+
+    Only a formula that is known says whether it was added, or whether its opposite, which belongs there, is missing.
+    """
+    term = name if abs(by) == 1 else f"{abs(by):.6g} times {name}"
+    if s.known_formula:
+        return "term-extra", f"{term} is {'added to' if by > 0 else 'subtracted from'} {s.quantity}"
+    if by > 0:
+        return "term-off", f"{term} is added to {s.quantity}, or has to be subtracted and is not"
+    return "term-off", f"{term} is missing from {s.quantity}, or subtracted without need"
 
 
 def _share(wrong: Sequence[Case], root: Node, extra: Node) -> float | None:
@@ -174,6 +192,8 @@ def _operands(s: Setting) -> dict[str, Node]:
         return found
     makers = [s.graph.step(m) for m in s.graph.makers(s.quantity)]
     names = [n for m in makers if m is not None for n in (m.name, *m.inputs)]
+    base = s.quantity.removesuffix(GRAD)
+    names += s.graph.loss_reads if base == s.graph.loss_name else [base] if base in s.graph.loss_reads else []
     return {n: operand(n) for n in dict.fromkeys(names) if n in s.shapes}
 
 

@@ -38,7 +38,8 @@ class Graph:
     """The steps in execution order, the loss, the optimiser.
 
     ``reported`` names what the candidate gave by itself; what it kept to itself is written out inside the formulas of
-    what follows. None means everything.
+    what follows. None means everything. ``output`` is what the loss reads if that is one quantity, ``loss_reads`` all
+    of them.
     """
 
     steps: tuple[Step, ...]
@@ -47,6 +48,7 @@ class Graph:
     output: str
     optimizer: Any = None
     reported: Collection[str] | None = None
+    loss_reads: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, network: Network) -> Graph:

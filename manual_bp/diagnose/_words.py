@@ -55,6 +55,8 @@ HINTS: Mapping[str, str] = {
     "term-missing": "differentiate every term: the chain rule sums over all ways to the loss",
     "term-doubled": "set accumulated gradients to zero before each pass",
     "term-extra": "a gradient of another path is added here",
+    "term-off": "derive this sum again, term by term, with their signs",
+    "same-everywhere": "look for a mask or factor that is left out, or for a result that is kept from the first pass",
     "factor-missing": "multiply by every inner derivative of the chain rule",
     "factor-doubled": "multiply by the inner derivative once",
     "mask-missing": "multiply by the mask, (x > 0) for ReLU",

@@ -59,6 +59,7 @@ def graph_of(program: Program, structure: Structure, shapes: Shapes, reported: C
         loss=loss,
         output=structure.output or "",
         reported=frozenset(reported),
+        loss_reads=tuple(dict.fromkeys(structure.segments[LOSS].reads)) if LOSS in structure.segments else (),
     )
 
 
