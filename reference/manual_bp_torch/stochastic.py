@@ -69,6 +69,9 @@ FACTOR = 17
 #: Below it is what the smallest of pushes leaves.
 _FLOOR = 1e-250
 
+#: Roundings are drawn between one half and one and a half of u, either way.
+_HALF = torch.tensor(0.5, dtype=torch.float64)
+
 #: No number is moved by more, relative to its size.
 _MOST = 2.0**-6
 
@@ -147,8 +150,9 @@ class Perturbed(TorchDispatchMode):
     def _signs(self, value: Tensor) -> Tensor:
         if self.steady:
             return torch.full_like(value, self.side)
-        sign = torch.empty(value.shape, dtype=value.dtype).random_(2, generator=self.generator)
-        return sign.mul_(2 * self.side).sub_(self.side)
+        # of different size, or two that meet in one number would take each other away every second time
+        amount = torch.empty(value.shape, dtype=value.dtype).uniform_(-1.0, 1.0, generator=self.generator)
+        return amount.add_(torch.copysign(_HALF, amount)).mul_(self.side)
 
     def nudge(self, value: Any) -> Any:
         """An exact operand, moved by next to nothing, every element by a little more or less than the others."""
