@@ -6,7 +6,7 @@ stochastic arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,16 @@ from manual_bp.inputs import mapped, named
 from manual_bp.report import Check, Kind, Referee, StepInfo
 from manual_bp.trace import GRAD, Array, Equation, Quantity, Trace
 from manual_bp_torch.answers import alternatives_of, expected_of, kink_set_of
-from manual_bp_torch.bounds import Bound, Precision
+from manual_bp_torch.bounds import Alternative, Bound, Precision
 from manual_bp_torch.bounds._model import nothing
 from manual_bp_torch.certify import certify
 from manual_bp_torch.failures import TheirError
 from manual_bp_torch.judge import verdict_of
 from manual_bp_torch.program import LOSS, Program, Structure
 from manual_bp_torch.running import changed, statistics_of
-from manual_bp_torch.stochastic import Nudge, spread
+from manual_bp_torch.stochastic import Nudge, as_it_is, spread
 from manual_bp_torch.tapping import Pass
+from manual_bp_torch.unrounded import unrounded
 from manual_bp_torch.weights import to_numpy, to_torch
 
 _WIDE = torch.float64
@@ -321,16 +322,24 @@ class ProgramJudge:
         wide = setting.widened()
         widened = {name: _widen(claim) for name, claim in claims.items()}
 
-        def again(nudge: Nudge) -> dict[str, Tensor]:
+        def again(nudge: Nudge, stored: Nudge = as_it_is) -> dict[str, Tensor]:
             # exact numbers of both sides, all of them; what stands on a kink is moved off it, to either side
             params, claimed = ({name: nudge(t) for name, t in d.items()} for d in (wide.params, widened))
+            claimed = {name: stored(t) for name, t in claimed.items()}
             moved, _ = self.wide.run(params, mapped(wide.x, nudge), wide.y, claims=claimed)
             return {name: {**moved.values, **moved.grads}[name] for name in missing}
 
         of = {name: used[base] for name in missing if (base := name.removesuffix(GRAD)) != name and base in used}
-        estimates = spread(again, u=self.precision.u, eta=self.precision.eta, operands=of if kinks else None)
+        u, eta = self.precision.u, self.precision.eta
+        estimates = spread(again, u=u, eta=eta, operands=of if kinks else None)
         rule = "calibrated: stochastic arithmetic in float64"
-        return {**bounds, **{name: Bound(found.e, rule, kinks=found.kinks) for name, found in estimates.items()}}
+        others: Mapping[str, Sequence[Alternative]] = {}
+        if kinks and claims:
+            computed = {**found.values, **found.grads}
+            others = unrounded(again, {n: computed[n] for n in missing}, u=u, eta=eta, operands=of)
+        for name, told in estimates.items():
+            bounds[name] = Bound(told.e, rule, kinks=told.kinks, alternatives=others.get(name, ()))
+        return bounds
 
     # ------------------------------------------------------------------ referee
 

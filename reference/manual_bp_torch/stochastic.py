@@ -165,6 +165,13 @@ class Perturbed(TorchDispatchMode):
             amount = amount * self._signs(value)
             return torch.where(value == 0, _LEAST * amount, value * (1 + 2.0**-46 * amount))
 
+    def stored(self, value: Any) -> Any:
+        """An operand as it may have been before it was rounded; zeros were zero."""
+        if self.steady or not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        with _disable_current_modes():  # as in `nudge`
+            return value * (1 + min(self.u, _MOST) * self._signs(value))
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -174,7 +181,9 @@ class Estimate:
     kinks: Kinks | None = None
 
 
-def spread(run: _Run, *, u: float, eta: float, operands: Mapping[str, Tensor] | None = None) -> dict[str, Estimate]:
+def spread(
+    run: _Run, *, u: float, eta: float, operands: Mapping[str, Tensor] | None = None, stored: bool = False
+) -> dict[str, Estimate]:
     """Estimates for everything that ``run`` computes, by name.
 
     Parameters
@@ -185,8 +194,11 @@ def spread(run: _Run, *, u: float, eta: float, operands: Mapping[str, Tensor] | 
         numbers that were moved (out of a range), the other samples must do.
     operands
         By the name of a gradient, what it is the gradient of; None if nobody asks where it has no derivative.
+    stored
+        Also move some operands by the rounding that they were stored with: ``run`` gets what moves them as well.
     """
-    plain = run(lambda value: value)
+    run = run if stored else _without(run)
+    plain = run(as_it_is, as_it_is)
     deviations = {name: torch.zeros_like(value) for name, value in plain.items()}
     for moved in _samples(run, u):
         for name, value in plain.items():
@@ -246,7 +258,17 @@ LOUD = 2.0**-30
 
 CONVENTION = "torch's choice where there is no derivative"
 
-_Run = Callable[[Nudge], dict[str, Tensor]]
+_Run = Callable[..., dict[str, Tensor]]
+
+
+def as_it_is(value: Any) -> Any:
+    """What moves nothing."""
+    return value
+
+
+def _without(run: _Run) -> _Run:
+    """A run that is not handed what moves operands by their roundings."""
+    return lambda nudge, _: run(nudge)
 
 
 def _samples(run: _Run, u: float, *, steady: bool = False, nudged: bool = False) -> Iterator[dict[str, Tensor]]:
@@ -263,7 +285,7 @@ def _sample(
     mode = Perturbed(u, which // 2, flip=bool(which % 2), times=times, steady=steady)
     try:
         with mode:
-            return run(mode.nudge if nudged else lambda value: value)
+            return run(mode.nudge if nudged else as_it_is, mode.stored)
     except TheirError:
         return None
 
