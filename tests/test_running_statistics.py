@@ -97,3 +97,50 @@ def test_running_statistics_without_a_bound_are_left_alone() -> None:
     assert "running statistics (mean) are not judged" in report.notes
     with pytest.raises(ManualBPError, match="nothing that can be judged"):
         verify(lambda p, x: {"mean": p["mean"]}, Own(), x=X)
+
+
+# ---------------------------------------------------------------------- other right formulas
+
+
+def _in_one_pass(x: np.ndarray) -> np.ndarray:
+    n = len(x)
+    return ((x * x).sum(0) - n * x.mean(0) ** 2) / (n - 1)
+
+
+def _welford(x: np.ndarray) -> np.ndarray:
+    mean, squares = np.zeros_like(x[0]), np.zeros_like(x[0])
+    for k, row in enumerate(x, 1):
+        step = row - mean
+        mean = mean + step / x.dtype.type(k)
+        squares = squares + step * (row - mean)
+    return squares / x.dtype.type(len(x) - 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("variance", [_in_one_pass, _welford])
+def test_the_variance_may_cancel_as_that_of_the_output_may(variance: Any, dtype: str) -> None:
+    def candidate(params: Any, x: Any, factor: float = 1.0) -> dict[str, Any]:
+        return {"running_var": 0.5 * params["running_var"] + 0.5 * factor * variance(x)}
+
+    module = nn.BatchNorm1d(4, momentum=0.5)
+    for seed in range(8):
+        x = np.random.default_rng(seed).standard_normal((12, 4)) + 100.0
+        assert verify(candidate, module, x=x, dtype=dtype).ok
+    wrong = verify(lambda p, x: candidate(p, x, 11 / 12), module, x=x - 100.0, probes=None, dtype=dtype)
+    assert statuses(wrong) == {"running_var": "wrong"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("momentum", [0.0, 0.1, 0.999, 1.0])
+def test_a_part_of_the_way_may_be_added(momentum: float, dtype: str) -> None:
+    def candidate(params: Any, x: Any, extra: float = 0.0) -> dict[str, Any]:
+        m, old, new = x.dtype.type(momentum), params["running_mean"], x.mean(0)
+        return {"running_mean": old + m * (new - old) + x.dtype.type(extra)}
+
+    module = nn.BatchNorm1d(4, momentum=momentum)
+    module.running_mean = torch.tensor([1.0, -30.0, 0.3, 7.0])
+    for seed in range(8):
+        x = np.random.default_rng(seed).standard_normal((12, 4)) * 1e-3
+        assert verify(candidate, module, x=x, dtype=dtype).ok
+    wrong = verify(lambda p, x: candidate(p, x, 1e-3), module, x=x, dtype=dtype)
+    assert statuses(wrong) == {"running_mean": "wrong"}

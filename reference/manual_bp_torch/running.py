@@ -30,7 +30,9 @@ def statistics_of(
 
     ``r' = (1 - m) r + m s``, where s is the mean ``μ`` of the n numbers of a channel, or their unbiased variance
     ``Σ (x - μ)² / (n - 1)``. A computed mean is off by ``γ(n) Σ|x| / n`` (Higham, Accuracy and Stability, 4.2). A mean
-    that is off by δ adds ``n δ²`` to the sum of squares, whose own n terms have a few roundings each (1.9).
+    that is off by δ adds ``n δ²`` to the sum of squares, whose own n terms have a few roundings each (1.9). In one
+    pass, ``Σ x² - n μ²``, and by Welford's update the terms are of the size of ``x²``, and cancel; so do those of
+    ``r + m (s - r)`` where m is near 1. Both are right as well.
 
     Parameters
     ----------
@@ -54,10 +56,13 @@ def statistics_of(
     # without an error of its own an input shows δ in second order only
     first_order = (2 * d * (e_x + e_x.mean(axes, keepdim=True))).sum(axes)
     squares = d.square().sum(axes)
-    e_squares = first_order + e_d.square().sum(axes) + many * largest.sum(axes)  # (C,)
+    top = x.abs() + 2 * e_x
+    one_pass = top.square().sum(axes) + 2 * n * top.mean(axes).square()
+    e_squares = first_order + e_d.square().sum(axes) + many * (largest.sum(axes) + one_pass)  # (C,)
 
     def new(old: Tensor, size: Tensor, e: Tensor) -> Tensor:
-        return few * ((1 - m) * old.abs() + m * (size + e)) + m * e + precision.eta
+        moved = abs(m) * (old.abs() + size + e)  # the terms of m (s - r)
+        return few * (abs(1 - m) * old.abs() + moved) + abs(m) * e + precision.eta
 
     wide = {name: before[name].double() for name in (mean, variance)}
     return {
