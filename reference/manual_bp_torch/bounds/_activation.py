@@ -60,6 +60,12 @@ class Elementwise(Rule):
                 rounding = 4 * own.abs() + 2 * s.output.clamp(-1e150, 1e150) ** 2
                 e_own = e_g * own.abs() + p.u * top * rounding + p.eta
                 yield Alternative(g * own, e_own, f"{c.name}' written in terms of the reported output")
+            if c.cancelling is not None:
+                formula, rounding_of = c.cancelling
+                own = c.derivative(s.module, z)
+                e_own = e_g * own.abs() + top * (torch.clamp(c.curvature * e_z, max=2 * c.lipschitz))
+                e_own = e_own + p.u * top * rounding_of(s.module, z) + p.eta
+                yield Alternative(g * own, e_own, f"{c.name}' written as {formula}, whose terms cancel")
 
         magnitude = top * (slope + 2 * e_slope)
         return Backward((Bound(e, f"certified: {c.name} dx", magnitude, alternatives=Later(alternatives)),))

@@ -38,6 +38,8 @@ class Curve:
         Rounding of f and of f' in units of u, any usual formula, from (module, z).
     from_output
         f' in terms of the output, where people write it so.
+    cancelling
+        Another usual formula of f', whose terms may be far larger than it, and its rounding in units of u.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Curve:
     value_error: Callable[[nn.Module, Tensor], Tensor]
     derivative_error: Callable[[nn.Module, Tensor], Tensor]
     from_output: Callable[[nn.Module, Tensor], Tensor] | None = None
+    cancelling: tuple[str, Callable[[nn.Module, Tensor], Tensor]] | None = None
 
 
 # ------------------------------------------------------------------ sigmoid
@@ -173,4 +176,6 @@ SILU = Curve(
     curvature=0.5,
     value_error=lambda m, z: z.abs().clamp(max=FAR) * sigmoid_error(z) + 2 * m(z).abs(),
     derivative_error=_silu_slope_error,
+    # y is left over from 1 - y where σ is 1
+    cancelling=("y + σ (1 - y)", lambda m, z: _silu_slope_error(m, z) + 3 * (1 + m(z).abs())),
 )
