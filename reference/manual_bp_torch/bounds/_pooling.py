@@ -57,6 +57,8 @@ class MaxPool(Rule):
     def backward(self, s: Operands, g: Tensor, e_g: Tensor) -> Backward:
         x, e_x = s.inputs[0], s.errors[0]
         label = type(s.module).__name__.lower()
+        if not x.numel():  # an empty batch has no windows
+            return Backward((Bound(nothing(x), f"certified: {label} dx, n = 0", nothing(x)),))
         kinks = LaterKinks(lambda: _kinks(s, g.to(_WIDE)), CONVENTION) if s.isolated else None
         windows = _Windows(s.module, x[:1], s.output[:1])
         rule = f"certified: {label} dx, n = {windows.overlap}"
@@ -183,7 +185,8 @@ def _multiplied(s: Operands, g: Tensor, e_g: Tensor) -> Iterator[Alternative]:
 def _kinks(s: Operands, g: Tensor) -> Kinks:
     """Which elements share a window's gradient, between which values, and the test that every split adds up.
 
-    Shares are rounded in the working precision, each by u of what it may at most be.
+    Shares are rounded in the working precision, each by u of what it may at most be, and where they underflow by half
+    of the smallest subnormal number, u eta, in every window.
     """
     x, u = s.inputs[0].to(_WIDE), s.precision.u
     index, valid = window_indices(s.module, x.shape, s.output.shape)
@@ -195,7 +198,8 @@ def _kinks(s: Operands, g: Tensor) -> Kinks:
     sole = torch.where(tie, 0.0, share)
     low = _scatter(sole + torch.where(tie, share.clamp(max=0.0), 0.0), index, valid, x.shape)
     high = _scatter(sole + torch.where(tie, share.clamp(min=0.0), 0.0), index, valid, x.shape)
-    mask = _scatter((winners & tie).to(x.dtype), index, valid, x.shape) > 0
+    windows_of = _scatter((winners & tie).to(x.dtype), index, valid, x.shape)
+    mask = windows_of > 0
     groups = _components(winners & tie, index, x)
     certain = _scatter(sole, index, valid, x.shape)
     budget = torch.zeros(int(groups.max()) + 1, dtype=x.dtype)
@@ -208,7 +212,7 @@ def _kinks(s: Operands, g: Tensor) -> Kinks:
     def adds_up(candidate: Tensor, e: Tensor) -> Tensor:
         inside = (candidate >= low - 2 * e) & (candidate <= high + 2 * e) & mask
         given = torch.zeros_like(budget).index_add_(0, groups[mask], (candidate - certain)[mask])
-        slack = 2 * e + 4 * u * high.abs().maximum(low.abs())
+        slack = 2 * e + 4 * u * (high.abs().maximum(low.abs()) + windows_of * s.precision.eta)
         room = torch.zeros_like(budget).index_add_(0, groups[mask], slack[mask])
         balanced = (given - budget).abs() <= room
         return inside & balanced[groups]
