@@ -14,6 +14,7 @@ from manual_bp.adapters import UPDATE_RATE, Adapter
 from manual_bp.candidate import Given, call
 from manual_bp.errors import ManualBPError
 from manual_bp.layer_objects import _methods
+from manual_bp.layer_objects._influence import Tried, likeliest
 from manual_bp.layer_objects._pairs import Pair
 from manual_bp.layer_objects._parameters import Wiring, find_parameters
 from manual_bp.layer_objects._paths import read
@@ -87,7 +88,8 @@ def match(
     absent = [name for name in shapes if not wirings[0].get(name)]
     module = reference.without(module, absent)
     params = trial_parameters(module)
-    best: tuple[tuple[float, float], _Option, View] | None = None
+    tried: list[Tried] = []
+    options: list[_Option] = []
     failed: _Option | None = None
     for option in islice(_options(wired, wirings, module, params, x, said, x_view), TRIALS):
         try:
@@ -95,22 +97,17 @@ def match(
         except Exception:  # noqa: BLE001  # conventions that the layer cannot work with are not its own
             failed = failed or option
             continue
-        for view in _output_options(found, option, said):
-            score = agreement(np.asarray(view.to_torch(found), np.float64), option.expected)
-            if (
-                best is None
-                or score[0] > best[0][0] + 1e-9
-                or (score[0] == best[0][0] and score[1] > best[0][1] + 1e-6)
-            ):
-                best = (score, option, view)
-        if best is not None and best[0][0] == 1.0:
+        tried.append(_tried(wired, option, x, found, _output_options(found, option, said)))
+        options.append(option)
+        if max(tried[-1].scores)[0] == 1.0:
             break
-    if best is None:
+    if not tried:
         assert failed is not None
         option = failed
         call(lambda: _trial(wired, option, params, x), Given(), None, None)  # it raises, with its own traceback
         raise ManualBPError("the layer raised once and not the second time", hint="make its forward pass repeatable")
-    _, option, view = best
+    chosen, view = likeliest(tried, params)
+    option = options[chosen]
     wired = replace(wired, wiring=option.wiring, views=option.views)
     single = _computes_single(wired, params, x)
     sample = wired.forward(params, np.array(x))
@@ -232,6 +229,18 @@ def _trial(wired: Wired, option: _Option, params: Mapping[str, Array], x: Array)
     wired.wiring, wired.views = option.wiring, option.views
     with np.errstate(all="ignore"):
         return wired.forward(params, np.array(x))
+
+
+def _tried(wired: Wired, option: _Option, x: Array, found: Array, outputs: list[View]) -> Tried:
+    return Tried(
+        own=lambda params, x: _trial(wired, option, params, option.x.to_layer(x)),
+        reference=lambda params, x: _torch_side.layer_reference.forward(option.module, params, x),
+        x=option.x.to_torch(x),
+        turned=any(view.turned for view in (option.x, *(v for of in option.views.values() for v in of))),
+        views=outputs,
+        scores=[agreement(np.asarray(view.to_torch(found), np.float64), option.expected) for view in outputs],
+        elements=option.expected.size,
+    )
 
 
 def _output_options(found: Array, option: _Option, said: Mapping[str, str]) -> list[View]:

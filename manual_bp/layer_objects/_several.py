@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,6 +18,7 @@ from manual_bp.adapters import Adapter
 from manual_bp.candidate import Given, Located, as_array, call
 from manual_bp.diagnose import place_of
 from manual_bp.layer_objects._chain import like, with_hints
+from manual_bp.layer_objects._influence import Tried, likeliest
 from manual_bp.layer_objects._match import TRIALS, parameter_options, trial_parameters
 from manual_bp.layer_objects._pairs import as_layer
 from manual_bp.layer_objects._parameters import find_parameters
@@ -81,28 +83,45 @@ def _settle(wired: Wired, wirings: list[Any], module: Any, x: tuple[Array, ...],
     """Find where and how the parameters are, by the forward pass; the layout of the output."""
     params = trial_parameters(module)
     expected = _torch_side.layer_reference.forward(module, params, x)
-    best: tuple[tuple[float, float], Any, Any, View] | None = None
+    tried: list[Tried] = []
+    tries: list[tuple[Any, Any]] = []
     failed: Any = None
     options = ((w, v) for w in wirings for v in parameter_options(wired.layer, w, params, said, identity(x[0].shape)))
-    for wiring, views in islice(options, TRIALS):
+
+    def own(wiring: Any, views: Any, params: Mapping[str, Array], x: tuple[Array, ...]) -> Array:
         wired.wiring, wired.views = wiring, views
+        with np.errstate(all="ignore"):
+            return wired.forward(params, _copies(x))
+
+    for wiring, views in islice(options, TRIALS):
         try:
-            with np.errstate(all="ignore"):
-                found = wired.forward(params, _copies(x))
+            found = own(wiring, views, params, x)
         except Exception:  # noqa: BLE001  # conventions that the layer cannot work with are not its own
             failed = failed or (wiring, views)
             continue
-        for view in islice(output_views(found.shape, expected.shape, identity(expected.shape)), 24):
-            score = agreement(np.asarray(view.to_torch(found), np.float64), expected)
-            if best is None or score > best[0]:
-                best = (score, wiring, views, view)
-        if best is not None and best[0][0] == 1.0:
+        outputs = list(islice(output_views(found.shape, expected.shape, identity(expected.shape)), 24))
+        if not outputs:
+            continue
+        tries.append((wiring, views))
+        tried.append(
+            Tried(
+                own=partial(own, wiring, views),
+                reference=partial(_torch_side.layer_reference.forward, module),
+                x=x,
+                turned=any(view.turned for of in views.values() for view in of),
+                views=outputs,
+                scores=[agreement(np.asarray(view.to_torch(found), np.float64), expected) for view in outputs],
+                elements=expected.size,
+            )
+        )
+        if max(tried[-1].scores)[0] == 1.0:
             break
-    if best is None:
+    if not tried:
         wired.wiring, wired.views = failed or (wired.wiring, wired.views)
         found = call(lambda: wired.forward(params, _copies(x)), Given(), None, None)  # raises what it raised
         return identity(found.shape)
-    _, wired.wiring, wired.views, view = best
+    chosen, view = likeliest(tried, params)
+    wired.wiring, wired.views = tries[chosen]
     return view
 
 

@@ -49,6 +49,13 @@ class View:
         """Whether the order of the elements is torch's own."""
         return self.axes == tuple(range(len(self.axes)))
 
+    @property
+    def turned(self) -> bool:
+        """Whether the axes of space, all but torch's first two, change order among themselves: nobody's layout."""
+        kept = [k for k, n in enumerate(self.torch) if len(self.axes) == len(self.torch) or n != 1]
+        space = [a for k, a in zip(kept, self.axes, strict=False) if k >= 2]
+        return space != sorted(space)
+
 
 def same_but_ones(a: Iterable[int], b: Iterable[int]) -> bool:
     """Equal shapes, axes of size one aside."""
