@@ -298,3 +298,54 @@ def test_a_count_of_positions_and_a_plain_number_are_told_as_two() -> None:
         "z.grad is four times as large",
         "z.grad is multiplied by the number of indices of axis 1 of z: a sum where a mean is due",
     }
+
+
+# ---------------------------------------------------------------------- windows
+
+
+def pooled(of: Any, shares: Any) -> Any:
+    """Pooling by windows of 3 x 3 at a stride of 2; on 7 x 7, the output has as many elements as a window."""
+
+    def mine(params: Any, x: Any, g: Any) -> dict[str, Any]:
+        y, dx = np.zeros_like(g), np.zeros_like(x)
+        for i, j in np.ndindex(g.shape[2:]):
+            at = (..., slice(2 * i, 2 * i + 3), slice(2 * j, 2 * j + 3))
+            y[..., i, j] = of(x[at])
+            dx[at] += shares(x[at]) * g[..., i : i + 1, j : j + 1]
+        return {"output": y, "x.grad": dx}
+
+    return mine
+
+
+def summed(w: Any) -> Any:
+    return w.sum((2, 3))
+
+
+def largest(w: Any) -> Any:
+    return w == w.max((2, 3), keepdims=True)
+
+
+def test_the_factor_of_a_window_is_put_down_to_the_window() -> None:
+    mean, most, x = nn.AvgPool2d(3, 2), nn.MaxPool2d(3, 2), RNG.standard_normal((2, 2, 7, 7))
+    window, strides = "the number of elements of a window", "divided by the product of the strides everywhere"
+    for module, of, shares, expected in (
+        (mean, lambda w: summed(w) / 9, lambda w: 1.0, {"x.grad": f"x.grad is multiplied by {window}"}),
+        (mean, summed, lambda w: 1 / 9, {"output": f"output is multiplied by {window}"}),
+        (mean, lambda w: summed(w) / 4, lambda w: 1 / 4, {"output": strides, "x.grad": strides}),
+        (most, lambda w: w.max((2, 3)), lambda w: largest(w) / 9, {"x.grad": f"x.grad is divided by {window}"}),
+    ):
+        found = said(verify(pooled(of, shares), module, x=x, probes=["given", "seed-1", "seed-2"]))
+        assert {n: (name.partition(":")[0], sure) for n, (name, sure) in found.items()} == {
+            n: (name, "certain") for n, name in expected.items()
+        }
+
+
+def test_a_result_that_is_cut_off_at_0_is_not_kept_above_a_small_number() -> None:
+    found = said(
+        verify(
+            lambda p, x: {"output": np.maximum(x @ p["weight"].T, 0)},
+            nn.Linear(4, 3, bias=False),
+            x=RNG.standard_normal((5, 4)),
+        )
+    )
+    assert found == {"output": ("output is cut off at 0", "certain")}

@@ -61,7 +61,9 @@ def function_edits(site: Site) -> Iterator[ArrayEdit]:
         ("> ½", "replaced by a yes or no (> ½)"),
     ):  # fmt: skip  # a table
         identifier = _FUNCTION.get(name, "other-function")
-        yield identifier, f"is {words}", 1.7 if name == "abs" else 3.0, fn(name, site.node)
+        # cut off at 0 is plainer than kept above a number so small that rounding hides it
+        cost = {"abs": 1.7, "relu": 1.2 if site.result else 3.0}.get(name, 3.0)
+        yield identifier, f"is {words}", cost, fn(name, site.node)
     yield "complement", "is replaced by one minus itself", 3.0, one_minus(site.node)
 
 

@@ -14,12 +14,15 @@ from ._axes import axes_words
 from ._case import Case
 from ._edit import Edit
 from ._evaluate import MISFIT, ROUNDOFF
-from ._node import Node, add, const, exchange, fn, inverse_count, leaves, mul, node, operand, scaled
+from ._node import Node, add, const, exchange, fn, inverse_count, leaves, mul, node, operand, scaled, walk
 from ._ops import rounded
 from ._setting import Setting
 
 #: A factor that is fitted to the numbers needs so many elements to be believed.
 ENOUGH = 4
+
+#: What a pooling window's mean is divided by.
+WINDOW = "the number of elements of a window"
 
 
 def factor_edits(s: Setting, wrong: Sequence[Case]) -> Iterator[Edit]:
@@ -162,6 +165,7 @@ def _factors(s: Setting) -> Iterator[tuple[str, str, float, Node]]:
         yield words, identifier, 0.9 if value == -1 else 1.2, const(value)
     for words, count in _counts(s):
         cost = 1.1 if words.startswith(("the number of examples", "the number of all")) else 1.3
+        cost = 0.6 if words == WINDOW else cost
         yield f"is divided by {words}: a mean where a sum is due", "mean-for-sum", cost, count
         more = fn("reciprocal", count)
         yield f"is multiplied by {words}: a sum where a mean is due", "sum-for-mean", cost, more
@@ -199,6 +203,7 @@ def _operands(s: Setting) -> dict[str, Node]:
 
 def _counts(s: Setting) -> Iterator[tuple[str, Node]]:
     """1 / count, for every count that the shapes of the operands offer."""
+    yield from _windows(s)
     seen: set[tuple[str, tuple[int, ...]]] = set()
     found = _operands(s)
     order = sorted(found.items(), key=lambda item: item[1].options["name"] not in s.graph.makers(s.quantity))
@@ -217,6 +222,17 @@ def _counts(s: Setting) -> Iterator[tuple[str, Node]]:
                 if size > 1 and (words, axes) not in seen:
                     seen.add((words, axes))
                     yield words, inverse_count(leaf, axes, "1/n")
+
+
+def _windows(s: Setting) -> Iterator[tuple[str, Node]]:
+    """1 / the elements of a pooling window, or of its sides."""
+    for _, part in walk(s.root):
+        if part.op in ("maximum", "maximum_dx", "average", "average_dx"):
+            kernel = part.options["window"].kernel
+            yield WINDOW, fn("reciprocal", const(float(math.prod(kernel))))
+            if len(kernel) > 1:
+                yield "the length of a side of a window", fn("reciprocal", const(float(kernel[-1])))
+            return
 
 
 def precision_edits(s: Setting, wrong: Sequence[Case]) -> Iterator[Edit]:

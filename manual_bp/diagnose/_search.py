@@ -169,7 +169,7 @@ def single(search: Search) -> list[Found]:
         if few is not None:
             few.evaluator.keep(search.setting.root)
             found += search.run(every, few)
-        if not found:
+        if all(f.edit.fitted for f in found):  # a number that fits may be one that the definition has
             found += search.run(every)
         if not found:
             found += search.run(precision_edits(search.setting, search.wrong))
