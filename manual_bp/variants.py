@@ -123,6 +123,15 @@ def _normal(rng: np.random.Generator, like: Array) -> Array:
     return np.asarray(rng.standard_normal(like.shape), like.dtype)
 
 
+def _sided(rng: np.random.Generator, like: Array) -> Array:
+    """Of images and sequences one half negative: windows whose largest number is, show where a search for it starts."""
+    drawn = _normal(rng, like)
+    if drawn.ndim > 2:
+        half = drawn[..., drawn.shape[-1] // 2 :]
+        half[...] = -np.abs(half)
+    return drawn
+
+
 def _shifted(rng: np.random.Generator, like: Array) -> Array:
     """Around 1: what a normalisation takes off its gradient is as large as the gradient, however many are averaged."""
     return np.asarray(1 + rng.standard_normal(like.shape), like.dtype)
@@ -160,7 +169,7 @@ _DRAWN: Mapping[str, tuple[str, _Draw, _Draw]] = {
     "seed-1": ("other random numbers, input and weights", _normal, _normal),
     "ties": ("small integers: equal maxima in a window, exact zeros at a ReLU", _integers, _integers),
     "scales": ("columns of different size, from 0.1 to 10", _scaled, _scaled),
-    "seed-2": ("other random numbers again: what was remembered from the run before shows", _normal, _shifted),
+    "seed-2": ("other random numbers again: what was remembered from the run before shows", _sided, _shifted),
     "faint": ("inputs around 1e-3: where an epsilon is added shows", _faint, _normal),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -300,3 +301,18 @@ def test_another_element_on_each_probe_is_not_a_single_element() -> None:
     largest = verify(wrong_at(lambda x: np.unravel_index(np.abs(x).argmax(), x.shape)), nn.Linear(4, 3), x=X)
     assert "single element" not in named(largest, "x.grad")[0]
     assert named(largest, "x.grad")[1] != "certain"
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_a_maximum_that_is_looked_for_from_0_is_seen_in_large_windows(size: int) -> None:
+    def pool(start: float) -> Any:
+        def mine(_: Any, x: Any) -> Any:
+            n, c, h, w = x.shape
+            tiles = x.reshape(n, c, h // size, size, w // size, size)
+            return {"output": np.maximum(tiles.max((3, 5)), start)}
+
+        return mine
+
+    x = np.random.default_rng(size).standard_normal((2, 2, 2 * size, 4 * size))
+    assert verify(pool(-np.inf), nn.MaxPool2d(size), x=x).ok
+    assert blamed(verify(pool(0.0), nn.MaxPool2d(size), x=x)) == {"output"}
