@@ -71,3 +71,17 @@ def test_an_empty_batch_may_be_pooled(module: nn.Module) -> None:
         return {"output": np.zeros_like(g), "x.grad": np.zeros_like(x)}
 
     assert verify(nothing, module, x=np.zeros((0, 2, *(4,) * axes))).ok
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_window_of_padding_alone_has_no_gradient_to_give(dtype: str) -> None:
+    """On a single column the taps of a row stand at -1, 1 and 3. Torch gives the gradient to the second row."""
+    module = nn.MaxPool2d(3, (2, 3), padding=(0, 1), dilation=(1, 2), ceil_mode=True)
+
+    def pool(_: Any, x: Any, g: Any, part: float = 0.0) -> dict[str, Any]:
+        return {"output": np.full_like(g, -np.inf), "x.grad": x.dtype.type(part) * g + np.zeros_like(x)}
+
+    x = np.random.default_rng(0).standard_normal((2, 2, 3, 1))
+    assert not wrong(verify(pool, module, x=x, dtype=dtype, probes=None))
+    some = verify(lambda p, x, g: pool(p, x, g, 0.5), module, x=x, dtype=dtype, probes=None)
+    assert {name for _, name, _ in wrong(some)} == {"x.grad"}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,7 @@ class MaxPool(Rule):
         windows = _Windows(s.module, x[:1], s.output[:1])
         rule = f"certified: {label} dx, n = {windows.overlap}"
         exact = s.isolated and windows.overlap == 1 and not carries(e_g)
-        alternatives = Later(partial(_multiplied, s, g, e_g))
+        alternatives = Later(lambda: itertools.chain(_multiplied(s, g, e_g), _nowhere(s, g, e_g, windows.overlap)))
         if exact and s.narrow:
             return Backward((Bound(nothing(x), rule, None, kinks, alternatives),))
         bound = self._bound_of_tiles if windows.tiles else self._bound
@@ -180,6 +179,22 @@ def _multiplied(s: Operands, g: Tensor, e_g: Tensor) -> Iterator[Alternative]:
     dx = _vjp(s, {}, x, g)[0]
     e = torch.full_like(dx, float(torch.nan_to_num(e_g, posinf=0.0).max()))
     yield Alternative(dx + nothing_or_nan, e, "the mask multiplied, and 0 · inf is NaN", each=True)
+
+
+def _nowhere(s: Operands, g: Tensor, e_g: Tensor, overlap: int) -> Iterator[Alternative]:
+    """A window of nothing but padding (dilation and ceil_mode make some): torch's gradient of it is another element's.
+
+    Its maximum is -inf, whatever the input is.
+    """
+    _, valid = window_indices(s.module, s.inputs[0].shape, s.output.shape)
+    read = valid.any(-1).reshape(s.output.shape[-int(type(s.module).__name__[-2]) :])
+    if bool(read.all()):
+        return
+    x, kept = s.inputs[0], torch.where(read, g, 0.0)
+    rounding = (
+        s.precision.gamma(overlap) * _vjp(s, {}, x, kept.abs())[0] + _vjp(s, {}, x, torch.where(read, e_g, 0.0))[0]
+    )
+    yield Alternative(_vjp(s, {}, x, kept)[0], rounding, "a window of padding alone hands its gradient to no element")
 
 
 def _kinks(s: Operands, g: Tensor) -> Kinks:
