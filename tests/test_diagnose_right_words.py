@@ -13,6 +13,7 @@ from torch import nn
 from manual_bp import Report, tap, verify
 from manual_bp.diagnose._axes import axes_words, axis_word
 from manual_bp.render import render
+from manual_bp.variants import Variant
 
 RNG = np.random.default_rng(0)
 
@@ -349,3 +350,34 @@ def test_a_result_that_is_cut_off_at_0_is_not_kept_above_a_small_number() -> Non
         )
     )
     assert found == {"output": ("output is cut off at 0", "certain")}
+
+
+# ---------------------------------------------------------------------- losses
+
+
+def loss_of(value: Any, slope: Any) -> Any:
+    return lambda _, x, y: {"output": x, "loss": value(x, y), "output.grad": slope(x, y) / len(x)}
+
+
+def test_a_class_is_not_kept_above_a_small_number() -> None:
+    """What is to be ignored is counted as class 0."""
+
+    def parts(x: Any, y: Any) -> tuple[Any, Any]:
+        p = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+        return p, np.eye(x.shape[1])[np.maximum(y, 0)]
+
+    mine = loss_of(lambda x, y: -np.log((parts(x, y)[0] * parts(x, y)[1]).sum(1)).mean(),
+                   lambda x, y: parts(x, y)[0] - parts(x, y)[1])  # fmt: skip  # one call
+    x, y = RNG.standard_normal((5, 4)), np.array([0, -100, 2, 3, -100])
+    found = said(verify(mine, nn.Identity(), x=x, y=y, loss=nn.CrossEntropyLoss()))
+    assert found == {"loss": ("the target is cut off at 0", "certain"),
+                     "output.grad": ("the target is cut off at 0", "certain")}  # fmt: skip  # one mapping
+
+
+def test_a_missing_term_is_not_called_a_missing_prediction() -> None:
+    mine = loss_of(lambda p, y: -(y * np.log(p)).mean(), lambda p, y: (p - y) / p / p.shape[1])
+    x, y = RNG.uniform(0.05, 0.95, (4, 3)), RNG.integers(0, 2, (4, 3)).astype(float)
+    probes = [Variant(name=f"{i}", description="", params={}, x=x, y=y) for i, x in enumerate((x, x[::-1]))]
+    found = said(verify(mine, nn.Identity(), x=x, y=y, loss=nn.BCELoss(), probes=probes))
+    assert found["loss"] == ("the term (1 − t) log(1 − p) in the log-likelihood is missing", "certain")
+    assert found["output.grad"][0] == "the factor 1 − the prediction output in p (1 − p) is missing"

@@ -178,7 +178,9 @@ def _operands(s: Setting) -> Iterator[Edit]:
         shape = s.shape_of(leaf)
         site = Site(leaf, shape, s.kind_of(name))
         linear = s.operations <= _LINEAR  # scaling an operand scales the result: it need not be tried for each
-        for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site), *clips(leaf)):
+        # a class is a whole number, of which nothing is kept above a small one
+        kept = () if any(reader.op == "one_hot" for reader, _ in readers[leaf]) else clips(leaf)
+        for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site), *kept):
             if linear and identifier == "ones" and shape == ():
                 continue
             identifier, text = _well_known(s, leaf, identifier, f"{leaf.says} {words}")

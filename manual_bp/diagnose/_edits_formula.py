@@ -51,7 +51,10 @@ def _add(part: Node, shapes: Shapes) -> Iterator[PartEdit]:
         name = "bias-missing" if "bias" in says and "correction" not in says else "term-missing"
         name = "branch-missing" if "comes back" in says else "epsilon-missing" if term.says == "ε" else name
         fits = any(shapes(t) == shapes(part) for t in rest)
-        yield name, f"{says} is missing", 1.0, add(*rest, says=part.says) if fits else swapped(scaled(term, 0.0))
+        # of an operand a, that 1 − a as a whole is missing is as good a name, and a plainer one
+        complement = terms[0].op == "const" and term.op == "scale" and term.args[0].op == "operand"
+        cost = 1.05 if complement else 1.0
+        yield name, f"{says} is missing", cost, add(*rest, says=part.says) if fits else swapped(scaled(term, 0.0))
         yield "term-doubled", f"{says} is added twice", 1.2, swapped(scaled(term, 2.0))
         yield "sign-inside", f"{says} has the wrong sign", 1.1, swapped(scaled(term, -1.0))
         yield "constant-factor-inside", f"{says} is halved", 2.0, swapped(scaled(term, 0.5))
@@ -80,7 +83,7 @@ def _term(part: Node, term: Node, i: int) -> str:
     """What a term is called: by its own name, and the name of the sum if that alone says too little."""
     says = _called(term, f"term {i + 1}").removeprefix("−")
     if says.startswith("the "):
-        return says
+        return f"{says} in {part.says}" if says in part.says and says != part.says else says
     return f"the term {says}{_inside(part, says)}"
 
 
