@@ -222,8 +222,10 @@ def test_a_wrong_optimiser_is_found(right: Optimizer, wrong: Optimizer, step: in
     assert found.report is not None
     assert all(check.kind == "update" for check in found.report.checks if check.status != "pass")
     reported = not isinstance(wrong, InPlace)  # of that one's update nothing can be used
-    assert (found.history[-1].drift > 0) is reported
-    assert math.isnan(found.history[-1].drift) is not reported
+    drift = found.history[-1].drift
+    assert math.isnan(drift) is not reported
+    # Adam's first step does not depend on the betas, but for rounding: there may be no drift yet
+    assert not reported or drift > 0 or (isinstance(right, nn.Adam) and getattr(wrong, "betas", None) != right.betas)
 
 
 def test_the_drift_of_a_wrong_update_is_that_of_its_own_parameters() -> None:
