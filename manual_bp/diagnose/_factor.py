@@ -23,6 +23,8 @@ ENOUGH = 4
 
 #: What a pooling window's mean is divided by.
 WINDOW = "the number of elements of a window"
+#: And what it is mistaken for, once in a while: as a factor, a plain number of that size is likelier.
+SIDE = "the length of a side of a window"
 
 
 def factor_edits(s: Setting, wrong: Sequence[Case]) -> Iterator[Edit]:
@@ -165,7 +167,7 @@ def _factors(s: Setting) -> Iterator[tuple[str, str, float, Node]]:
         yield words, identifier, 0.9 if value == -1 else 1.2, const(value)
     for words, count in _counts(s):
         cost = 1.1 if words.startswith(("the number of examples", "the number of all")) else 1.3
-        cost = 0.6 if words == WINDOW else cost
+        cost = {WINDOW: 0.6, SIDE: 2.0}.get(words, cost)
         yield f"is divided by {words}: a mean where a sum is due", "mean-for-sum", cost, count
         more = fn("reciprocal", count)
         yield f"is multiplied by {words}: a sum where a mean is due", "sum-for-mean", cost, more
@@ -231,7 +233,7 @@ def _windows(s: Setting) -> Iterator[tuple[str, Node]]:
             kernel = part.options["window"].kernel
             yield WINDOW, fn("reciprocal", const(float(math.prod(kernel))))
             if len(kernel) > 1:
-                yield "the length of a side of a window", fn("reciprocal", const(float(kernel[-1])))
+                yield SIDE, fn("reciprocal", const(float(kernel[-1])))
             return
 
 
