@@ -13,6 +13,7 @@ from typing import Any
 
 from manual_bp.candidate import Naming
 from manual_bp.errors import ManualBPError
+from manual_bp.files import is_file
 from manual_bp.kept import Kept
 from manual_bp.report import Report
 from manual_bp.session import Session
@@ -87,7 +88,7 @@ def load_case(target: str) -> Case:
     """
     path, name = split_target(target)
     found = bool(name)
-    if not path.is_file():
+    if not is_file(path):
         raise ManualBPError(f"there is no file {path}", hint="manual-bp new case.py writes a starting point")
     module = _execute(path)
     cases = {key: value for key, value in vars(module).items() if isinstance(value, Case)}

@@ -31,7 +31,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
         _replace(target, data)
     except (OSError, ValueError, RuntimeError) as error:  # a null character in the name; a link to itself
         raise ManualBPError(
-            f"cannot write {path}: {reason(error)}", hint="choose a path that can be written, with -o or --output"
+            f"cannot write {path}: {reason(error)}", hint="choose a path that can be written"
         ) from error
     return target
 
@@ -54,6 +54,36 @@ def read_text(path: str | os.PathLike[str], *, what: str = "file") -> str:
         ) from error
     except (OSError, ValueError) as error:
         raise ManualBPError(f"cannot read {path}: {reason(error)}", hint=f"give the path of a {what}") from error
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is anything at a path that a user named; False, and no error, where it cannot even be looked at.
+
+    Those of `pathlib` raise for a name that is too long, or a folder that is closed to the user. Here the sentence
+    comes from whoever opens the file then.
+    """
+    return os.path.exists(path)
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a file; see `exists`."""
+    return os.path.isfile(path)
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a folder; see `exists`."""
+    return os.path.isdir(path)
+
+
+def same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether two names lead to one file, there already or not: what is written to one can be read from the other."""
+    try:
+        if exists(one) and exists(other):
+            # whatever is written to a device, a pipe or a terminal takes nothing away
+            return os.path.isfile(one) and os.path.samefile(one, other)
+        return os.path.realpath(one) == os.path.realpath(other)
+    except (OSError, ValueError):
+        return False
 
 
 def reason(error: BaseException) -> str:

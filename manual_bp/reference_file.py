@@ -27,7 +27,7 @@ import numpy as np
 from manual_bp import __version__
 from manual_bp.compare import Expected, Item, compare
 from manual_bp.errors import ManualBPError
-from manual_bp.files import reason, write_bytes
+from manual_bp.files import exists, reason, write_bytes
 from manual_bp.network import Network
 from manual_bp.probes import Probe
 from manual_bp.report import Check
@@ -68,7 +68,7 @@ class ReferenceFile:
         self._parts: dict[bytes, int] = {}
         self._size = 0
         self._setting = ""
-        if Path(path).exists():
+        if exists(path):
             self._read()
 
     # ------------------------------------------------------------------ reading

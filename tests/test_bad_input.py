@@ -195,6 +195,7 @@ def test_a_file_that_cannot_be_run_shows_its_own_lines_alone(text: str, shown: l
     [
         ["fuzz", "--networks", "1", "--time", "nan"],
         ["train", "--lr", "nan"],
+        ["diagnose", "three-layer", "--seconds", "nan"],
         ["train", "--optimizer", "sgd", "--momentum", "NaN"],
         ["train", "--weight-decay", "-nan"],
     ],

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from manual_bp import networks
+from manual_bp.cli import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -146,6 +148,98 @@ def test_a_path_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path
         assert "cannot write" in found.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compare", "case.py", "-o", "case.py", "--format", "json"], "cannot write case.py: it is what is read here"),
+        (["compare", "case.py:case", "-o", "link.json"], "cannot write link.json: it is what is read here"),
+        (["compare", "d.npz", "-o", "./d.npz", "--format", "html"], "cannot write ./d.npz: it is what is read here"),
+        (["compare", "--weights", "d.npz", "--keep-arrays", "d.npz"], "cannot write d.npz: it is what is read here"),
+        (["compare", "--reference", "n.npz", "--keep-arrays", "n.npz"], "cannot write n.npz twice"),
+        (["compare", "-o", "r.json", "-o", "sub/../r.json"], "cannot write sub/../r.json twice"),
+        (["render", "r.json", "-o", "r.json", "--format", "html"], "cannot write r.json: it is what is read here"),
+        (["train", "case.py", "-o", "case.py"], "cannot write case.py: it is what is read here"),
+        (["fuzz", "--networks", "1", "--save", "case.py"], "case.py is not a folder"),
+        (["explain", "three-layer", "-o", "page.html"], "page.html is neither. end it in .txt or .json"),
+    ],
+)
+def test_no_output_takes_the_place_of_what_is_read(tmp_path: Path, arguments: list[str], said: str) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("case.py", "d.npz", "r.json"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link.json").symlink_to("case.py")
+    found = run(*arguments, cwd=tmp_path)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.startswith("error: ")
+    assert said in found.stderr
+    assert [(tmp_path / name).read_text() for name in ("case.py", "d.npz", "r.json")] == ["case.py", "d.npz", "r.json"]
+
+
+TOO_LONG = "a" * 300  # the system refuses to look for it
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compare", "-o", f"{TOO_LONG}.json"],
+        ["compare", "--reference", f"{TOO_LONG}.npz"],
+        ["compare", f"{TOO_LONG}.npz"],
+        ["compare", f"{TOO_LONG}.py"],
+        ["diff", f"{TOO_LONG}.json", TOO_LONG],
+        ["export", "three-layer", "--no-expected", "-o", TOO_LONG],
+        ["export", "three-layer", "--no-expected", "-o", f"{TOO_LONG}.npz"],
+        ["fuzz", "--networks", "1", "--save", TOO_LONG],
+        ["new", f"{TOO_LONG}.py"],
+        ["train", "-o", f"{TOO_LONG}.json"],
+    ],
+)
+def test_a_name_that_the_system_refuses_is_a_sentence(tmp_path: Path, arguments: list[str]) -> None:
+    found = run(*arguments, cwd=tmp_path)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert len(found.stderr.splitlines()) == 1, found.stderr
+    assert found.stderr.startswith("error: ")
+
+
+def test_without_a_folder_to_be_in_there_are_no_settings(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = f"import os, shutil; shutil.rmtree({str(gone)!r}); from manual_bp.cli import main; main()"
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "networks"], cwd=gone, env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("target", "option", "why"),
+    [
+        ("case.py", ["--batch", "3"], "the examples are those of the file"),
+        ("case.py", ["--weights", "absent.npz"], "the weights are those of the file"),
+        ("case.py", ["--partial"], "it belongs to a dump"),
+        ("case.py", ["--power"], "it plants mistakes in the layers of the built-in networks"),
+        ("dump.npz", ["--dtype", "float32"], "the numbers in the file have their own"),
+        ("dump.npz", ["--seed", "1"], "the numbers are in the file"),
+        ("dump.npz", ["--probe", "digits"], "a dump is one probe"),
+        ("dump.npz", ["--keep-arrays", "k.npz"], "a dump holds the whole arrays already"),
+        ("saved.case.npz", ["--reference", "r.npz"], "it is for the built-in networks"),
+        ("three-layer", ["--fixture", "f.npz"], "it belongs to a dump"),
+        ("three-layer", ["--case", "case.py"], "it belongs to a dump"),
+    ],
+)
+def test_an_option_that_would_not_be_heeded_is_refused(target: str, option: list[str], why: str) -> None:
+    found = CliRunner().invoke(cli, ["compare", target, *option])
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert f"Error: {option[0]} is of no use here: {why}" in found.stderr
+
+
+def test_run_again_says_what_the_command_line_said(tmp_path: Path) -> None:
+    (tmp_path / "case.py").write_text(CASE_THAT_WRITES)
+    options = ["--dtype", "float32", "--seed", "3", "--strict-kinks", "--probe", "given", "--probe", "seed-1"]
+    found = run("compare", "case.py", *options, "--format", "json", cwd=tmp_path)
+    assert strict(found.stdout)["command"].split() == ["manual-bp", "compare", "case.py", *options]
+
+
 def test_files_get_the_format_their_name_says_and_render_needs_no_torch(tmp_path: Path) -> None:
     found = run("compare", "--probe", "digits", "-o", "a.json", "-o", "a.html", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
@@ -190,6 +284,7 @@ def test_settings_of_the_project_are_defaults_that_the_command_line_beats(tmp_pa
     record = strict(run("compare", cwd=tmp_path / "sub").stdout)
     assert (record["dtype"], [p["name"] for p in record["probes"]]) == ("float32", ["digits"])
     assert strict(run("compare", "--dtype", "float64", cwd=tmp_path).stdout)["dtype"] == "float64"
+    assert strict(run("diagnose", "three-layer", cwd=tmp_path).stdout)["dtype"] == "float32"
     settings.write_text("[tool.manual-bp]\nstrict-kink = true\n")
     found = run("compare", cwd=tmp_path)
     assert found.returncode == 2

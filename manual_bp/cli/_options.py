@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from manual_bp.errors import ManualBPError
+from manual_bp.files import exists, is_file, is_folder, reason, same_file
 
 if TYPE_CHECKING:
     from manual_bp.render import Look
@@ -69,19 +71,43 @@ def look(color: Color) -> Look:
     return look_for(sys.stdout, color=color)
 
 
-def check_outputs(outputs: tuple[str, ...], format_: str | None) -> None:
-    """Refuse a path that cannot be written before the work is done, not after."""
+def check_outputs(
+    outputs: Sequence[str], format_: str | None, *, inputs: Sequence[str] = (), others: Iterable[str | None] = ()
+) -> None:
+    """Refuse a path that cannot be written before the work is done, not after; and one that is read, or twice written.
+
+    ``inputs`` are the files that the command reads (a case, a dump, a report); ``others`` what it writes besides.
+    """
     from manual_bp.render import format_for
 
-    for path in outputs:
-        target = Path(path)
-        if format_ is None:
-            format_for(path)
-        if target.is_dir():
+    for path in outputs if format_ is None else ():
+        format_for(path)
+    written = [*outputs, *filter(None, others)]
+    for position, path in enumerate(written):
+        if is_folder(path):
             raise ManualBPError(f"cannot write {path}: it is a folder", hint="give the name of a file")
-        parent = next((p for p in target.absolute().parents if p.exists()), Path("/"))
-        if not parent.is_dir():
-            raise ManualBPError(f"cannot write {path}: {parent} is not a folder", hint="choose another path")
+        if obstacle := _obstacle(path):
+            raise ManualBPError(f"cannot write {path}: {obstacle}", hint="choose another path")
+        if any(same_file(path, other) for other in inputs):
+            raise ManualBPError(f"cannot write {path}: it is what is read here", hint="choose another name")
+        if any(same_file(path, other) for other in written[:position]):
+            raise ManualBPError(f"cannot write {path} twice", hint="give each output a name of its own")
+
+
+def _obstacle(path: str) -> str:
+    """Why a file cannot be made at a path; empty where that is not to be seen yet."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # it may be made; or the folder is none, which is said better below
+    except (OSError, ValueError) as error:
+        return reason(error)
+    if exists(path) and not is_file(path):  # a device, a pipe
+        return ""
+    parent = next((p for p in Path(path).absolute().parents if exists(p)), Path("/"))
+    if not is_folder(parent):
+        return f"{parent} is not a folder"
+    return "" if os.access(parent, os.W_OK | os.X_OK) else f"nothing may be written into {parent}"
 
 
 def deliver(report: Report, *, format_: str | None, outputs: tuple[str, ...], color: Color) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from manual_bp.errors import ManualBPError
+from manual_bp.files import is_file, reason
 
 #: Option -> the types its value may have.
 _KNOWN: dict[str, tuple[type, ...]] = {
@@ -36,7 +37,7 @@ def default_map(folder: Path | None = None) -> dict[str, Any]:
     ManualBPError
         If the file cannot be parsed, or has an unknown setting or a value of the wrong type.
     """
-    path = _nearest(folder or Path.cwd())
+    path = _nearest(Path(folder or "."))
     if path is None:
         return {}
     import tomllib
@@ -44,7 +45,7 @@ def default_map(folder: Path | None = None) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("manual-bp", {})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ManualBPError(f"cannot read the settings in {path}: {error}", hint="mend the file") from None
+        raise ManualBPError(f"cannot read the settings in {path}: {reason(error)}", hint="mend the file") from None
     for key, value in table.items():
         if key not in _KNOWN:
             from difflib import get_close_matches
@@ -68,4 +69,8 @@ def _listed(key: str, value: Any) -> Any:
 
 
 def _nearest(folder: Path) -> Path | None:
-    return next((p for parent in (folder, *folder.parents) if (p := parent / "pyproject.toml").is_file()), None)
+    try:
+        folder = folder.absolute()
+    except OSError:  # the folder has been removed, or is closed to the user
+        return None
+    return next((p for parent in (folder, *folder.parents) if is_file(p := parent / "pyproject.toml")), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 from dataclasses import replace
 from importlib import import_module
@@ -13,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from manual_bp.cli._options import Color, check_outputs, deliver, output_options, progress
+from manual_bp.cli._target import kind_of, read_by, refuse_useless
 
 if TYPE_CHECKING:
     from manual_bp.kept import Kept
@@ -77,22 +77,17 @@ def command(
     FILE.py is a case of your own (see: manual-bp new). DUMP is a .npz or .safetensors file, or a folder, that another
     program filled in (see: manual-bp export).
     """
-    check_outputs(outputs, format_)
+    kind = kind_of(target)
+    refuse_useless(context, kind)
     keep = _keeper(keep_arrays, keep_all)
-    if reference is not None and (
-        ".py" in target or target.endswith((".npz", ".safetensors")) or os.path.isdir(target)
-    ):
-        raise click.UsageError("--reference is for the built-in networks")
-    if power and (".py" in target or target.endswith((".npz", ".safetensors")) or os.path.isdir(target)):
-        raise click.UsageError("--power is for the built-in networks: it plants mistakes in their layers")
-    if target.endswith(".py") or ".py:" in target:
+    inputs = read_by(kind, target, weights, fixture, case)
+    check_outputs(outputs, format_, inputs=inputs, others=(keep_arrays, reference))
+    if kind == "case":
         report = _case(target, context, dtype, seed, names, strict_kinks, keep)
-    elif target.endswith(".case.npz"):
+    elif kind == "saved":
         report = _saved(target, strict_kinks, keep)
-    elif target.endswith((".npz", ".safetensors")) or os.path.isdir(target):
-        if keep is not None:
-            raise click.UsageError("--keep-arrays is of no use here: a dump holds the whole arrays already")
-        report = _dump(target, names, fixture, case, strict_kinks, partial=partial)
+    elif kind == "dump":
+        report = _dump(target, fixture, case, strict_kinks, partial=partial)
     else:
         lesson = _shows_lesson(format_, outputs)
         report = _network(
@@ -147,8 +142,6 @@ def _network(
     from manual_bp.weights import load_weights
 
     network = networks.get(target)
-    if reference is not None:
-        check_outputs((reference,), "npz")
     answers = ReferenceFile(reference) if reference is not None else None
     wanted = probes.probe_names(network) if "all" in names else tuple(dict.fromkeys(names))
     chosen = [probes.probe(network, name, seed=seed, dtype=dtype, batch=batch) for name in wanted]
@@ -197,7 +190,6 @@ def _keeper(path: str | None, everything: bool) -> Kept | None:
         return None
     if not path.endswith(".npz"):
         raise click.BadParameter(f"{path} does not end in .npz", param_hint="--keep-arrays")
-    check_outputs((path,), "npz")
     from manual_bp.kept import Kept
 
     return Kept(everything=everything)
@@ -218,12 +210,15 @@ def _case(
     case = load_case(target)
     told = {"dtype": dtype, "seed": seed, "strict_kinks": strict_kinks or case.strict_kinks}
     given = {n: v for n, v in told.items() if context.get_parameter_source(n) is not ParameterSource.DEFAULT}
+    again = [word for n in ("dtype", "seed") if n in given for word in (f"--{n}", str(given[n]))]
+    again += ["--strict-kinks"] if strict_kinks else []
     if "all" not in names:
         given["probes"] = names
+        again += [word for name in names for word in ("--probe", name)]
     case = replace(case, **given)  # type: ignore[arg-type]  # the fields of the same names
     with progress(5, what=f"comparing {case.title}") as tick:
         report = case.verify(progress=tick, keep=keep)
-    return replace(report, command=shlex.join(["manual-bp", "compare", target]))
+    return replace(report, command=shlex.join(["manual-bp", "compare", target, *again]))
 
 
 def _saved(target: str, strict_kinks: bool, keep: Kept | None) -> Report:
@@ -233,18 +228,14 @@ def _saved(target: str, strict_kinks: bool, keep: Kept | None) -> Report:
     from manual_bp.runner import judge_network
 
     network, probe = load(target)
-    command = shlex.join(["manual-bp", "compare", target])
+    command = shlex.join(["manual-bp", "compare", target, *(["--strict-kinks"] if strict_kinks else [])])
     return judge_network(describe(network), [probe], strict_kinks=strict_kinks, command=command, keep=keep)
 
 
-def _dump(
-    target: str, names: tuple[str, ...], fixture: str | None, case: str | None, strict_kinks: bool, *, partial: bool
-) -> Report:
+def _dump(target: str, fixture: str | None, case: str | None, strict_kinks: bool, *, partial: bool) -> Report:
     """Numbers that another program wrote."""
     from manual_bp.dumps import judge_dump
 
-    if "all" not in names:
-        raise click.UsageError("--probe is of no use here: a dump is one probe, a folder of dumps one of each")
     answered = [*(["--fixture", fixture] if fixture else []), *(["--case", case] if case else [])]
     flags = [*(["--partial"] if partial else []), *(["--strict-kinks"] if strict_kinks else [])]
     again = shlex.join(["manual-bp", "compare", target, *answered, *flags])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
 import click
 
-from manual_bp.cli._options import progress
+from manual_bp.cli._options import Number, progress
 from manual_bp.errors import ManualBPError
+from manual_bp.files import is_file
 
 
 @click.command(
@@ -17,9 +17,7 @@ from manual_bp.errors import ManualBPError
     context_settings={"ignore_unknown_options": True},
 )
 @click.argument("target", metavar="NETWORK | FILE.py[:NAME] | DUMP | REPORT.json")
-@click.option(
-    "--seconds", type=click.FloatRange(min=1), default=120.0, show_default=True, help="For each wrong quantity."
-)
+@click.option("--seconds", type=Number(min=1), default=120.0, show_default=True, help="For each wrong quantity.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def command(target: str, seconds: float, options: tuple[str, ...]) -> int:
     """Compare as `manual-bp compare` does, and search longer for the mistake: for two of them at once, too.
@@ -29,7 +27,7 @@ def command(target: str, seconds: float, options: tuple[str, ...]) -> int:
     from manual_bp.cli.compare import command as compare
     from manual_bp.diagnose import Effort, searching
 
-    arguments = [*(_command_of(target) if target.endswith(".json") and Path(target).is_file() else [target]), *options]
+    arguments = [*(_command_of(target) if target.endswith(".json") and is_file(target) else [target]), *options]
     with progress(2, what="searching") as tick:
         shown = {"name": ""}
 
@@ -38,7 +36,8 @@ def command(target: str, seconds: float, options: tuple[str, ...]) -> int:
             tick(shown["name"], done, total)
 
         with searching(Effort(seconds=seconds, pairs=True), advance):
-            result = compare.main(arguments, prog_name="manual-bp compare", standalone_mode=False)
+            settings = (click.get_current_context().find_root().default_map or {}).get("compare")
+            result = compare.main(arguments, prog_name="manual-bp compare", standalone_mode=False, default_map=settings)
     return int(result or 0)
 
 

@@ -9,6 +9,7 @@ import click
 
 from manual_bp.cli._options import Color, color_option, look
 from manual_bp.errors import ManualBPError
+from manual_bp.files import is_folder
 
 
 @click.command("diff", short_help="What got better and worse between two reports; how two dumps differ.")
@@ -34,7 +35,7 @@ def command(old: str, new: str, atol: float, rtol: float, color: Color) -> int:
 
 
 def _is_report(path: str) -> bool:
-    return Path(path).suffix.lower() not in (".npz", ".safetensors") and not Path(path).is_dir()
+    return Path(path).suffix.lower() not in (".npz", ".safetensors") and not is_folder(path)
 
 
 def _reports(old: str, new: str, color: Color) -> tuple[str, bool]:

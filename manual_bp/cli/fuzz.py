@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import click
 
-from manual_bp.cli._options import Number
+from manual_bp.cli._options import Number, check_outputs
 
 
 @click.command("fuzz", short_help="Random networks; a failure is made as small as it can be.")
@@ -34,6 +35,7 @@ def command(
     """
     from manual_bp import fuzz
 
+    check_outputs((), None, others=(os.path.join(folder, "case.npz"),))
     live = sys.stderr.isatty()
 
     def progress(tried: int, passed: float) -> None:

@@ -14,5 +14,5 @@ def command(report: str, format_: str | None, outputs: tuple[str, ...], color: C
     """Show a saved JSON report in another format; torch is not needed."""
     from manual_bp.report_json import read
 
-    check_outputs(outputs, format_)
+    check_outputs(outputs, format_, inputs=(report,))
     deliver(read(report), format_=format_, outputs=outputs, color=color)

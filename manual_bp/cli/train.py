@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manual_bp.cli._options import Color, Number, check_outputs, color_option, look
+from manual_bp.cli._target import case_file
 from manual_bp.errors import ManualBPError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def command(
     from manual_bp.render import render
     from manual_bp.training._view import closing, opening
 
-    check_outputs((output,) if output else (), "json")
+    check_outputs((output,) if output else (), "json", inputs=[case_file(target)] if is_case(target) else ())
     said = {"dtype": dtype, "seed": seed}
     options = {name: value for name, value in said.items() if value is not None}
     rows = format_ == "full"

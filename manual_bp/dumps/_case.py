@@ -20,6 +20,7 @@ from manual_bp.case import Case, load_case, split_target
 from manual_bp.dumps._dump import Answer
 from manual_bp.dumps._manifest import EXPECTED, Given, Manifest, Role, Wanted, crc
 from manual_bp.errors import ManualBPError
+from manual_bp.files import is_file
 from manual_bp.inputs import named, rebuilt
 from manual_bp.report import Report
 from manual_bp.session import Session
@@ -166,7 +167,7 @@ def _named_case(answer: Answer) -> str:
     manifest = answer.manifest
     written, name = split_target(manifest.case)
     path = answer.fixture.resolve().parent / written
-    if not path.is_file():
+    if not is_file(path):
         raise ManualBPError(
             f"{answer.fixture} belongs to the case {written}, which is not there",
             hint="say where it is with --case FILE.py",

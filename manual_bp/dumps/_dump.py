@@ -16,7 +16,7 @@ from manual_bp.dumps._manifest import EXPECTED, GIVEN, WANTED, Manifest, check_n
 from manual_bp.dumps._npz import npz_bytes, read_npz
 from manual_bp.dumps._safetensors import read_safetensors, safetensors_bytes
 from manual_bp.errors import ManualBPError
-from manual_bp.files import write_bytes
+from manual_bp.files import is_file, is_folder, write_bytes
 from manual_bp.trace import Array, Trace
 
 Form = Literal["npz", "safetensors", "bin"]
@@ -88,8 +88,8 @@ def read(path: str | os.PathLike[str]) -> Dump:
         It cannot be read, is none of them, is damaged, pickled or hostile, or of a newer version.
     """
     where = Path(path)
-    if where.is_dir():
-        if not (where / MANIFEST).is_file():
+    if is_folder(where):
+        if not is_file(where / MANIFEST):
             raise ManualBPError(
                 f"{path} is a folder without a {MANIFEST}", hint="give a folder that manual-bp export wrote"
             )
@@ -143,7 +143,7 @@ def write(
 
 def _check_free(path: str | os.PathLike[str]) -> None:
     """Refuse to write over anything that cannot be had again by exporting."""
-    if not Path(path).is_file():
+    if not is_file(path):
         return
     hint = "choose another name, or overwrite it with --force"
     try:

@@ -14,7 +14,6 @@ A raw file tells neither shape nor dtype: both are the manifest's, and a file of
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +22,7 @@ import numpy as np
 from manual_bp.dumps._header import header
 from manual_bp.dumps._manifest import WANTED, Manifest, Shape, Wanted, from_json
 from manual_bp.errors import ManualBPError
-from manual_bp.files import read_text, reason, write_bytes, write_text
+from manual_bp.files import exists, is_file, is_folder, read_text, reason, write_bytes, write_text
 from manual_bp.trace import Array
 
 MANIFEST, HEADER, SUFFIX = "manifest.json", "fixture.h", ".bin"
@@ -48,7 +47,7 @@ def read_folder(folder: Path) -> tuple[Manifest, dict[str, Array]]:
             raise ManualBPError(what, hint="write the fixture again with manual-bp export")
         arrays[given.at] = _load(path, given.dtype, given.shape)
     for wanted in manifest.wanted:
-        if (expected := _path(folder, wanted.expected)).is_file():
+        if is_file(expected := _path(folder, wanted.expected)):
             arrays[wanted.expected] = _candidate(expected, wanted, manifest)
     known = {wanted.fill_in: wanted for wanted in manifest.wanted}
     there = sorted((folder / WANTED).rglob(f"*{SUFFIX}"))
@@ -67,7 +66,7 @@ def write_folder(folder: Path, manifest: Manifest, arrays: Mapping[str, Array], 
         The folder holds a manifest that is not ours; a program's numbers already, which go only by ``force``; or it
         cannot be written.
     """
-    numbers = sorted((folder / WANTED).rglob(f"*{SUFFIX}"))
+    numbers = sorted((folder / WANTED).rglob(f"*{SUFFIX}")) if is_folder(folder / WANTED) else []
     _check_free(folder, [] if force else numbers)
     try:
         for path in numbers:
@@ -89,7 +88,7 @@ def _check_free(folder: Path, numbers: list[Path]) -> None:
             f"{folder / WANTED} holds numbers that a program wrote for another fixture",
             hint="export to another folder, or remove them with --force",
         )
-    if (folder / MANIFEST).exists():
+    if exists(folder / MANIFEST):
         from_json(read_text(folder / MANIFEST, what="manifest"), folder)  # somebody else's is not overwritten
 
 
@@ -98,7 +97,7 @@ def _path(folder: Path, place: str) -> Path:
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
+    return path.stat().st_size if is_file(path) else -1
 
 
 def _load(path: Path, dtype: str, shape: Shape | None) -> Array:
@@ -111,7 +110,7 @@ def _load(path: Path, dtype: str, shape: Shape | None) -> Array:
 
 
 def _candidate(path: Path, wanted: Wanted | None, manifest: Manifest) -> Array:
-    size = os.stat(path).st_size
+    size = _size(path)
     if wanted is not None:
         for dtype in dict.fromkeys((wanted.dtype, "float64", "float32")):
             if size == math.prod(wanted.shape) * np.dtype(dtype).itemsize:

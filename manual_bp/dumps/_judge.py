@@ -18,6 +18,7 @@ from manual_bp.dumps._layout import base
 from manual_bp.dumps._manifest import Wanted, crc
 from manual_bp.dumps._stored import stored_shape, to_torch
 from manual_bp.errors import ManualBPError
+from manual_bp.files import is_file, is_folder, reason
 from manual_bp.network import INPUT, TARGET, Network
 from manual_bp.probes import Probe
 from manual_bp.report import Check, Finding, ProbeInfo, Report
@@ -123,9 +124,12 @@ def judge_dump(
 
 def _parts(path: Path) -> Sequence[Path]:
     """The dumps that a path stands for: itself, or what lies in the folder."""
-    if not path.is_dir() or (path / MANIFEST).is_file():
+    if not is_folder(path) or is_file(path / MANIFEST):
         return (path,)
-    inside = sorted(p for p in path.iterdir() if (p / MANIFEST).is_file() or p.suffix in (".npz", ".safetensors"))
+    try:
+        inside = sorted(p for p in path.iterdir() if is_file(p / MANIFEST) or p.suffix in (".npz", ".safetensors"))
+    except OSError as error:
+        raise ManualBPError(f"cannot read {path}: {reason(error)}", hint="give a folder that can be read") from error
     if not inside:
         raise ManualBPError(f"{path} holds no fixture", hint=f"write one with: manual-bp export three-layer -o {path}")
     return inside
