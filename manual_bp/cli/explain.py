@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from manual_bp.cli._options import Color, color_option, look
+from manual_bp.cli._options import Color, check_outputs, color_option, look
+from manual_bp.errors import ManualBPError
 
 FORMATS = ("full", "json")
+
+#: The format that a file's name asks for.
+_SUFFIXES = {".json": "json", ".txt": "full"}
 
 
 @click.command("explain", short_help="The derivation of a network, in its own numbers.")
@@ -15,10 +21,14 @@ FORMATS = ("full", "json")
 @click.option("--probe", "name", metavar="NAME", help="Whose numbers to use.  [default: the network's first probe]")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float64", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and data.")
+@click.option("--format", "format_", type=click.Choice(FORMATS), help="What to write.  [default: full]")
 @click.option(
-    "--format", "format_", type=click.Choice(FORMATS), default="full", show_default=True, help="What to write."
+    "-o",
+    "--output",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write to FILE instead of stdout; without --format its name says the format (.txt .json).",
 )
-@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Write to FILE instead of stdout.")
 @color_option
 def command(
     network: str,
@@ -26,7 +36,7 @@ def command(
     name: str | None,
     dtype: str,
     seed: int,
-    format_: str,
+    format_: str | None,
     output: str | None,
     color: Color,
 ) -> None:
@@ -40,6 +50,8 @@ def command(
     from manual_bp.lesson import explain
 
     described = networks.get(network)
+    check_outputs((output,) if output else (), "any")
+    format_ = format_ or _format_for(output, network)
     chosen = probes.probe(described, name or probes.probe_names(described)[0], seed=seed, dtype=dtype)
     lesson = explain(described, quantity, probe=chosen)
     shown = look(color)
@@ -57,3 +69,14 @@ def command(
         click.echo(f"wrote {write_text(output, text)}", err=True)
     else:
         click.echo(text, nl=False, color=True)
+
+
+def _format_for(output: str | None, network: str) -> str:
+    """The format that the name of the output asks for; a page is the other command's."""
+    suffix = Path(output).suffix.lower() if output else ""
+    if suffix in (".html", ".htm", ".md", ".markdown", ".xml"):
+        raise ManualBPError(
+            f"the derivation by itself is text or JSON, and {output} is neither",
+            hint=f"end it in .txt or .json; a page with the derivation in it: manual-bp compare {network} -o page.html",
+        )
+    return _SUFFIXES.get(suffix, "full")
