@@ -17,7 +17,7 @@ import numpy as np
 from manual_bp.measure import measure, outside, survey
 from manual_bp.picture import Against, picture
 from manual_bp.report import Check, Kink, Status
-from manual_bp.trace import Array, Quantity
+from manual_bp.trace import GRAD, Array, Quantity
 
 #: Of a quantity that is at fault itself, as far as can be told.
 WRONG = ("wrong", "missing", "mismatch", "nonfinite")
@@ -94,7 +94,12 @@ class Item:
 
 
 def compare(
-    items: Iterable[Item], candidate: Mapping[str, Array], *, probe: str, strict_kinks: bool = False
+    items: Iterable[Item],
+    candidate: Mapping[str, Array],
+    *,
+    probe: str,
+    strict_kinks: bool = False,
+    left_out: Iterable[str] = (),
 ) -> tuple[Check, ...]:
     """Judge every quantity of one pass.
 
@@ -106,6 +111,8 @@ def compare(
         What the hand-written side reports, by name.
     strict_kinks
         Make another choice of subgradient a difference.
+    left_out
+        Names of the reference that need not be reported: an unknown name may be meant for one of them.
     """
     checks: list[Check] = []
     known: list[str] = []
@@ -117,7 +124,9 @@ def compare(
             check = replace(check, status="inherited", note=note)
         checks.append(check)
         del item  # the next one is made while this name still holds it
-    extra = [_extra(name, array, known, probe) for name, array in candidate.items() if name not in set(known)]
+    names = [*known, *left_out]
+    unknown = {name: array for name, array in candidate.items() if name not in set(known)}
+    extra = [_extra(name, array, names, candidate, probe) for name, array in unknown.items()]
     return tuple(settle([*checks, *extra]))
 
 
@@ -270,9 +279,10 @@ def _kink(mask: Array, convention: str) -> Kink:
     )
 
 
-def _extra(name: str, array: Array, known: list[str], probe: str) -> Check:
-    close = get_close_matches(name, known, n=1)
-    note = "the reference has no such quantity" + (f"; did you mean {close[0]!r}?" if close else "")
+def _extra(name: str, array: Array, names: list[str], candidate: Mapping[str, Array], probe: str) -> Check:
+    # rather one that is not reported yet
+    meant = _meant(name, [known for known in names if known not in candidate]) or _meant(name, names)
+    note = "the reference has no such quantity" + (f"; did you mean {meant!r}?" if meant else "")
     return Check(
         probe=probe,
         name=name,
@@ -283,6 +293,14 @@ def _extra(name: str, array: Array, known: list[str], probe: str) -> Check:
         status="extra",
         note=note,
     )
+
+
+def _meant(name: str, names: list[str]) -> str:
+    """The one of some names that an unknown one looks like, as people write them: dZ1 is z1.grad."""
+    spelled = {known.lower(): known for known in names}
+    spelled |= {f"d{known.removesuffix(GRAD)}".lower(): known for known in names if known.endswith(GRAD)}
+    close = get_close_matches(name.lower(), spelled, n=1)
+    return spelled[close[0]] if close else ""
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -329,10 +329,11 @@ def judge_observed(
     left_out = both_have if judging.complete is True else {item.quantity.name for item in items}
     left_out -= {*seen.misfits, *(judging.complete if not isinstance(judging.complete, bool) else ())}
     wanted = tuple(item for item in items if item.quantity.name in trace or item.quantity.name not in left_out)
-    checks = compare(wanted, trace, probe=probe.name, strict_kinks=judging.strict_kinks)
+    unsaid = [item.quantity.name for item in items if item.quantity.name in left_out]
+    checks = compare(wanted, trace, probe=probe.name, strict_kinks=judging.strict_kinks, left_out=unsaid)
     if any(c.status in ("wrong", "nonfinite") and c.name in ("loss", f"{structure.output}{GRAD}") for c in checks):
         wanted = _with_guards(session, setting, wanted, trace, found, structure.output)
-        checks = compare(wanted, trace, probe=probe.name, strict_kinks=judging.strict_kinks)
+        checks = compare(wanted, trace, probe=probe.name, strict_kinks=judging.strict_kinks, left_out=unsaid)
     verdicts = session.judge.referee(setting, trace, found, structure, checks)
     checks, findings = refereed(checks, verdicts, probe.name)
     checks = tuple(

@@ -87,6 +87,7 @@ float16 = of(lambda p, x, y: {k: v.astype(np.float16) for k, v in right(p, x, y)
 nan = of(lambda p, x, y: {**right(p, x, y), "0": np.full((5, 3), np.nan)})
 shape = of(lambda p, x, y: {**right(p, x, y), "0": right(p, x, y)["0"].T})
 layout = of(right, layouts={"1": "CN"})
+meant = of(lambda p, x, y: {**right(p, x, y), "D1": np.ones((5, 3))})
 never = of(endless)
 """
 
@@ -152,6 +153,7 @@ def test_one_clear_sentence(name: str, words: str, folder: Path, monkeypatch: py
         ("float16", "float16, expected float64"),
         ("nan", "15 of 15 elements are not finite"),
         ("shape", "has shape 3×5, expected 5×3 (transposed?)"),
+        ("meant", "D1: extra (first wrong): the reference has no such quantity; did you mean '1.grad'?"),
         ("layout", "its layout 'CN' would be 3×5 in torch's order; leave its layout away"),
     ],
 )
