@@ -78,8 +78,9 @@ def _headline(story: Story, first: Check | None) -> str:
     if first is None:
         return "Every step is right by itself, the whole is not" if total else "Nothing was compared"
     name, step, shared = _text.shorten(first.name, 56), _named(story, first.step), story.readers(first)
+    given = first.step in story.steps and story.steps[first.step].role == "input"
     part = {
-        "value": f"The forward pass of {step}",
+        "value": f"The input {name}" if given else f"The forward pass of {step}",
         "gradient": f"The gradient of {name.removesuffix('.grad')}" if shared else f"The backward pass of {step}",
         "parameter": f"The parameter {name}",
         "parameter_gradient": f"The gradient of {name.removesuffix('.grad')}",
@@ -88,7 +89,7 @@ def _headline(story: Story, first: Check | None) -> str:
     if first.status == "missing" and story.about(first):
         return f"{part} failed"  # what happened is told below
     return {
-        "wrong": f"{part} is wrong",
+        "wrong": f"{part} {'was changed in place' if story.changed(first) else 'is wrong'}",
         "nonfinite": f"{part} gives NaN or infinity",
         "missing": f"{name} was not reported",
         "extra": f"{name} is not a quantity of this network",
@@ -116,11 +117,13 @@ def _told(story: Story, first: Check | None) -> list[str]:
     what = f"{first.step} = {step.op}" if step and step.op else first.step
     symbol = f"{first.symbol} ({first.name})" if first.symbol and first.symbol != first.name else first.name
     verb = {"value": "computes", "parameter": "holds"}.get(first.kind, "computes")
-    made = f"{what} {verb} {symbol} in its {phase(first)}."
-    if readers := story.readers(first):
-        made = f"{symbol} is the sum of what {_text.both(readers)} send back."
+    made = f"{what} {verb} {symbol} in its {phase(first)}. "
+    if first.status == "extra" or (step and step.role == "input"):
+        made = ""  # no step of the network makes it
+    elif readers := story.readers(first):
+        made = f"{symbol} is the sum of what {_text.both(readers)} send back. "
     told = [f"{sentence(found.text)}." for _, found in story.about(first)]
-    told.append(f"{made} {story.what_is_off(first)}.")
+    told.append(f"{made}{story.what_is_off(first)}.")
     before = story.quantities[: story.quantities.index(first)]
     if before and all(check.status in HARMLESS for check in before):
         told.append(f"All {_text.count(len(before), 'quantity', 'quantities')} before it are right.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from manual_bp.render import _text
 from manual_bp.render._html_words import Badge, badge, off
-from manual_bp.render._say import Story, comparison, not_right_alone, referee, tolerance
+from manual_bp.render._say import WORD, Story, comparison, not_right_alone, referee, tolerance
 from manual_bp.report import Check, Comparison
 
 #: Longer names are shortened in the table; behind the row they are told in full.
@@ -73,7 +73,7 @@ def facts(story: Story, check: Check) -> tuple[tuple[str, str], ...]:
         ("Name", check.name if len(check.name) > LONGEST_NAME else ""),
         ("Made by", story.step_title(check)),
         ("Shape", f"{_text.shape(check.shape)} {check.dtype}".strip()),
-        ("Seen on", f"probe {check.probe}" + (f"; {check.status} {seen}" if seen else "")),
+        ("Seen on", f"probe {check.probe}" + (f"; {WORD[check.status]} {seen}" if seen else "")),
         ("Rule", check.rule),
         ("Who is off", referee(check)),
     ]

@@ -154,6 +154,8 @@ class Story:
         if readers := self.readers(check):
             return f"the gradient of {_tensor(check)}, the sum of what {_text.both(readers)} send back"
         step = self.steps.get(check.step)
+        if step and step.role == "input" and check.kind == "value":
+            return f"the input {check.step}"
         name = f"{check.step} = {step.op}" if step and step.op and step.role != "input" else check.step
         return ", ".join(filter(None, [name, phase(check)]))
 
@@ -163,6 +165,11 @@ class Story:
             return []
         found = [step.name for step in self.network if _tensor(check) in step.inputs]
         return found if len(found) > 1 else []
+
+    def changed(self, check: Check) -> bool:
+        """Whether it is wrong because the candidate wrote into what it was given."""
+        told = (f.text for f in self.report.findings if f.kind == "mutation" and f.name == check.name)
+        return check.status == "wrong" and check.note in told
 
     def shape(self, check: Check) -> str:
         """Its shape, with N for a batch that differs from probe to probe."""
@@ -183,9 +190,8 @@ class Story:
                 filter(None, [check.name, check.note, seen])
             )  # the note reads "has shape ...", "is float32 ..."
         if found is None or check.status in _BARE:
-            return " ".join(filter(None, [f"{check.name} is {_BARE.get(check.status, check.status)}", seen])) + _note(
-                check
-            )
+            what = "was changed in place" if self.changed(check) else f"is {_BARE.get(check.status, check.status)}"
+            return " ".join(filter(None, [f"{check.name} {what}", seen])) + _note(check)
         share = f"{found.mismatched:,} of {_text.count(found.elements, 'element')}".replace(",", " ")
         if check.status == "nonfinite":
             said = f": {check.note}" if check.note else " is not finite where it should be"
@@ -233,9 +239,9 @@ class Story:
     @property
     def findings(self) -> list[tuple[str, Finding]]:
         """Kind in words and finding; without those that only repeat a wrong quantity."""
-        told = {check.name for check in self.culprits}
-        found = self.report.findings
-        return [(_FINDING[f.kind], f) for f in found if not (f.kind in ("wrong", "coverage") and f.name in told)]
+        told = {check.name: check.note for check in self.culprits}
+        found = [f for f in self.report.findings if not (f.kind in ("wrong", "coverage") and f.name in told)]
+        return [(_FINDING[f.kind], f) for f in found if f.text != told.get(f.name, "")]
 
     def about(self, check: Check) -> list[tuple[str, Finding]]:
         """The findings that say why this quantity is not right: its own, and an accident of the step that makes it."""
@@ -246,6 +252,9 @@ class Story:
             if found.name == check.name or (found.kind in accidents and found.step == check.step)
         ]
 
+
+#: What the note of an extra quantity begins with, and `_BARE` says already.
+_UNKNOWN = "the reference has no such quantity"
 
 _BARE = {"missing": "missing", "extra": "unknown to the reference", "mismatch": "of the wrong shape or dtype"}
 
@@ -312,7 +321,11 @@ def _tensor(check: Check) -> str:
 
 
 def _note(check: Check) -> str:
-    return f": {check.note}" if check.note else ""
+    """What is to be said of a quantity besides; nothing that its diagnosis says in the same words."""
+    if check.status == "extra":
+        return check.note.removeprefix(_UNKNOWN)
+    said = check.diagnosis is not None and check.diagnosis.name == check.note
+    return f": {check.note}" if check.note and not said else ""
 
 
 def _finite(number: float) -> bool:
