@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -83,6 +84,14 @@ def test_the_seed_decides_the_search():
 def test_a_search_without_an_end_is_refused():
     with pytest.raises(ManualBPError, match="budget"):
         fuzz.search()
+
+
+def test_without_torch_nothing_differs_and_nothing_is_saved(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = CliRunner().invoke(cli, ["fuzz", "--networks", "1", "--save", str(tmp_path)])
+    assert isinstance(found.exception, ManualBPError)
+    assert "needs torch" in str(found.exception)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_hypothesis_one_clear_sentence(monkeypatch):

@@ -82,11 +82,12 @@ def search(
     Raises
     ------
     ManualBPError
-        If hypothesis (or joblib, for several workers) is not installed, or no budget is given.
+        If torch or hypothesis (or joblib, for several workers) is not installed, or no budget is given.
     """
     if np.isinf(seconds) and np.isinf(networks):
         raise ManualBPError("a search without an end", hint="give a budget in seconds or in networks")
     _needed("hypothesis")
+    _torch_side.torch_version()  # without torch every network would seem to disagree with it
     begin, tried = time.monotonic(), 0
     for count, found in _rounds(seed, dtypes, begin + seconds, networks, workers, candidate):
         tried += count
