@@ -12,13 +12,17 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from manual_bp.errors import ManualBPError
 from manual_bp.layouts import LayoutError, from_torch_layout, to_torch_layout
 from manual_bp.trace import GRAD, Array, Trace, bit_identical
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class CandidateError(ManualBPError):
@@ -219,8 +223,30 @@ def call(candidate: Callable[..., Any], params: Given, x: Any, y: Any) -> Any:
     except ManualBPError:
         raise
     except (Exception, SystemExit) as error:
-        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise CandidateError(f"the candidate raised {message}", traceback_text=own_traceback(error)) from error
+        raise CandidateError(f"the candidate raised {_named(error)}", traceback_text=own_traceback(error)) from error
+
+
+def stays(function: Callable[P, R]) -> Callable[P, R]:
+    """Let ``sys.exit()`` in somebody's code end no comparison: the exit code would say that all is right.
+
+    Raises
+    ------
+    CandidateError
+        In place of the SystemExit; with its own traceback.
+    """
+
+    @wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except SystemExit as error:
+            raise CandidateError(f"it raised {_named(error)}", traceback_text=own_traceback(error)) from error
+
+    return guarded
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def own_traceback(error: BaseException) -> str:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _PROPERTY = "gradient_report"
 
+#: Of a file's name; what the system allows, 255 bytes, less endings and digest, and some letters take two bytes.
+_LONGEST = 110
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--gradient-report`` and the ini options."""
@@ -80,11 +83,13 @@ class GradientParity:
 
         try:
             report = function(candidate, reference, **{**self._defaults(), **options})
+            self.reports.append(report)
+            written = self._write(report)
         except ManualBPError as error:
             own = getattr(error, "traceback_text", "")
-            pytest.fail(f"{own}error: {error}", pytrace=False)
-        self.reports.append(report)
-        written = self._write(report)
+            # the first line is what pytest's summary shows
+            said = f"{' '.join(error.what.split())}\n\n{own}error: {error}" if own else f"error: {error}"
+            raise pytest.fail.Exception(said, pytrace=False) from None
         if not report.ok:
             more = f"\n\nThe whole report: {written}" if written else ""
             pytest.fail(f"{report}{more}", pytrace=False)
@@ -104,14 +109,31 @@ class GradientParity:
         folder = self._config.getoption("--gradient-report") or self._config.getini("gradient_report")
         if not folder:
             return None
-        # one file a call, named by the test: workers of xdist never write to the same one
-        name = re.sub(r"[^\w.-]+", "-", self._node.nodeid).strip("-")
+        name = _file_name(self._node.nodeid)
         number = f"-{len(self.reports)}" if len(self.reports) > 1 else ""
         path: Path = Path(self._config.rootpath) / folder / f"{name}{number}.html"
         report.save(path)
         report.save(path.with_suffix(".json"))
         self._node.user_properties.append((_PROPERTY, str(path)))
         return path
+
+
+def _file_name(nodeid: str) -> str:
+    """One file a call, named by the test: workers of xdist never write to the same one.
+
+    A digest tells those apart whose names differ in what no file's name should hold, or are longer than it can be.
+    """
+    name = re.sub(r"[^\w.-]+", "-", nodeid).strip("-")
+    test, _, parameters = nodeid.partition("[")
+    if re.fullmatch(r"[\w.]+", re.sub(r"::|/", "", test)) and re.fullmatch(r"([\w.-]+])?", parameters):
+        return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{_digest(nodeid)}"
+    return f"{name[:_LONGEST]}-{_digest(nodeid)}"
+
+
+def _digest(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:8]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 
 from manual_bp import _torch_side
 from manual_bp.blind import blind_spots_of
-from manual_bp.candidate import CandidateError, Given, Located, Naming, call, mutated, own_traceback, to_trace
+from manual_bp.candidate import CandidateError, Given, Located, Naming, call, mutated, own_traceback, stays, to_trace
 from manual_bp.compare import Item, compare
 from manual_bp.diagnose import Case as DiagnosisCase
 from manual_bp.diagnose import Evidence, attach, place_of
@@ -30,6 +30,7 @@ Progress = Callable[[str, int, int], None]
 Run = Callable[[Given, Any, Any], Any]
 
 
+@stays
 def verify(
     candidate: Any,
     reference: Any,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["pytester"]
+
+# pytester forgets what a run of its own has imported, and these cannot be imported twice
+for name in ("numpy", "torch"):
+    import_module(name)
 
 CASE = """
     import numpy as np
@@ -68,6 +73,67 @@ def test_right_passes_wrong_fails_with_a_report_and_every_report_is_written(pyte
     assert "test_it.py-test_wrong.html" in written
     text = (pytester.path / "out" / "test_it.py-test_wrong.html").read_text(encoding="utf-8")
     assert "weight.grad" in text
+
+
+UNUSABLE = """
+    import numpy as np
+    import pytest
+    from torch import nn
+
+    class Tanh:
+        def forward(self, x):
+            self.y = np.tanh(x)
+            return self.y
+
+        def backward(self, d):
+            return d * (1 - self.y**2)
+
+    class Raises(Tanh):
+        def backward(self, d):
+            raise ValueError("mine")
+
+    class Leaves(Tanh):
+        def forward(self, x):
+            raise SystemExit(0)
+
+    x = np.random.default_rng(0).standard_normal((5, 4))
+
+    def test_raises(gradient_parity):
+        gradient_parity.layer(Raises(), nn.Tanh(), x=x)
+
+    def test_leaves(gradient_parity):
+        gradient_parity.layer(Leaves(), nn.Tanh(), x=x)
+
+    @pytest.mark.parametrize("what", ["a/b", "a-b", "a b", pytest.param(0, id="long" * 60)])
+    def test_names(gradient_parity, what):
+        gradient_parity.layer(Tanh(), nn.Tanh(), x=x)
+"""
+
+
+def test_what_cannot_be_judged_fails_in_one_sentence(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=UNUSABLE)
+    result = pytester.runpytest_subprocess("-k", "raises or leaves")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["FAILED test_it.py::test_raises - Failed: the candidate raised ValueError*"])
+    result.stdout.fnmatch_lines(["FAILED test_it.py::test_leaves - Failed: it raised SystemExit: 0*"])
+    result.stdout.no_fnmatch_line("*direct cause*")
+    result.stdout.no_fnmatch_line("*manual_bp/layer_objects*")
+
+
+def test_no_report_takes_the_place_of_another_whatever_the_tests_are_called(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=UNUSABLE)
+    pytester.runpytest_subprocess("-k", "names", "--gradient-report=out").assert_outcomes(passed=4)
+    written = [path.name for path in (pytester.path / "out").glob("*.html")]
+    assert len(written) == 4
+    assert "test_it.py-test_names-a-b.html" in written
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=UNUSABLE)
+    result = pytester.runpytest_subprocess("-k", "names and a-b", "--gradient-report=test_it.py")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["error: cannot write *test_it.py*"])
+    result.stdout.no_fnmatch_line("*Traceback*")
 
 
 def test_ini_options_hold_for_all_calls(pytester: pytest.Pytester) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from manual_bp import _torch_side
 from manual_bp.adapters import Adapter
-from manual_bp.candidate import Located, as_array
+from manual_bp.candidate import Located, as_array, stays
 from manual_bp.diagnose import place_of
 from manual_bp.errors import ManualBPError
 from manual_bp.inputs import is_several
@@ -25,6 +25,7 @@ from manual_bp.variants import within
 from manual_bp.verification import verify
 
 
+@stays
 def verify_layer(
     layer: Any,
     reference: Any,
