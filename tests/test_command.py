@@ -15,6 +15,8 @@ from click.testing import CliRunner
 
 from manual_bp import networks
 from manual_bp.cli import cli
+from manual_bp.cli._settings import default_map
+from manual_bp.errors import ManualBPError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -289,6 +291,33 @@ def test_settings_of_the_project_are_defaults_that_the_command_line_beats(tmp_pa
     found = run("compare", cwd=tmp_path)
     assert found.returncode == 2
     assert "did you mean strict-kinks" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tool = 3", ""),
+        ("[tool]\nmanual-bp = 3", "tool.manual-bp is no table"),
+        ("[[tool.manual-bp]]\nseed = 1", "tool.manual-bp is no table"),
+        ("[tool.manual-bp]\ndtype = 'float16'", "dtype is 'float16'. give one of float32, float64"),
+        ("[tool.manual-bp]\nseed = true", "seed is True. give a whole number from 0 on"),
+        ("[tool.manual-bp]\nbatch = 0", "batch is 0. give a whole number from 1 on"),
+        ("[tool.manual-bp]\nprobe = ['digits', 1]", "probe is ['digits', 1]. give a name, or a list of names"),
+        ("[tool.manual-bp]\nstrict-kinks = 'yes'", "strict-kinks is 'yes'. give true or false"),
+        ("[tool.manual-bp]\nformat = 'pdf'", "format is 'pdf'. give one of full, concise"),
+        ("[tool.manual-bp]\ncolor = 1", "color is 1. give one of auto, always, never"),
+        ("seed = ", "cannot read the settings in"),
+    ],
+)
+def test_a_setting_that_will_not_do_is_said_with_its_file(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    if not said:
+        assert default_map(tmp_path) == {"compare": {}}
+        return
+    with pytest.raises(ManualBPError) as caught:
+        default_map(tmp_path)
+    assert said in str(caught.value)
+    assert str(tmp_path / "pyproject.toml") in str(caught.value)
 
 
 CASE_THAT_WRITES = """

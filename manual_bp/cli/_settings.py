@@ -11,21 +11,36 @@ What the command line says beats it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from manual_bp.cli._options import FORMATS
 from manual_bp.errors import ManualBPError
 from manual_bp.files import is_file, reason
 
-#: Option -> the types its value may have.
-_KNOWN: dict[str, tuple[type, ...]] = {
-    "dtype": (str,),
-    "seed": (int,),
-    "batch": (int,),
-    "probe": (str, list),
-    "strict-kinks": (bool,),
-    "format": (str,),
-    "color": (str,),
+
+def _one_of(*words: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: isinstance(value, str) and value in words, f"give one of {', '.join(words)}"
+
+
+def _from(least: int) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: type(value) is int and value >= least, f"give a whole number from {least} on"
+
+
+def _names(value: Any) -> bool:
+    return all(isinstance(name, str) for name in (value if isinstance(value, list) else [value]))
+
+
+#: Option -> whether a value will do, and which ones do.
+_KNOWN: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "dtype": _one_of("float32", "float64"),
+    "seed": _from(0),
+    "batch": _from(1),
+    "probe": (_names, "give a name, or a list of names"),
+    "strict-kinks": (lambda value: isinstance(value, bool), "give true or false"),
+    "format": _one_of(*FORMATS),
+    "color": _one_of("auto", "always", "never"),
 }
 
 
@@ -43,9 +58,15 @@ def default_map(folder: Path | None = None) -> dict[str, Any]:
     import tomllib
 
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("manual-bp", {})
+        read = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ManualBPError(f"cannot read the settings in {path}: {reason(error)}", hint="mend the file") from None
+    tools = read.get("tool", {})
+    table = tools.get("manual-bp", {}) if isinstance(tools, dict) else {}
+    if not isinstance(table, dict):
+        raise ManualBPError(
+            f"{path}: tool.manual-bp is no table", hint="write it as [tool.manual-bp], then key = value"
+        )
     for key, value in table.items():
         if key not in _KNOWN:
             from difflib import get_close_matches
@@ -53,9 +74,9 @@ def default_map(folder: Path | None = None) -> dict[str, Any]:
             close = get_close_matches(key, _KNOWN, n=1)
             hint = f"did you mean {close[0]}" if close else f"there are {', '.join(_KNOWN)}"
             raise ManualBPError(f"{path}: [tool.manual-bp] has no setting {key!r}", hint=hint)
-        if not isinstance(value, _KNOWN[key]) or (isinstance(value, bool) and bool not in _KNOWN[key]):
-            wanted = " or ".join(t.__name__ for t in _KNOWN[key])
-            raise ManualBPError(f"{path}: [tool.manual-bp] {key} is {value!r}", hint=f"give a {wanted}")
+        fits, hint = _KNOWN[key]
+        if not fits(value):
+            raise ManualBPError(f"{path}: [tool.manual-bp] {key} is {value!r}", hint=hint)
     return {"compare": {_parameter(key): _listed(key, value) for key, value in table.items()}}
 
 
