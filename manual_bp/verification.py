@@ -11,19 +11,20 @@ import numpy as np
 from manual_bp import _torch_side
 from manual_bp.blind import blind_spots_of
 from manual_bp.candidate import CandidateError, Given, Located, Naming, call, mutated, own_traceback, stays, to_trace
+from manual_bp.causes import with_causes
 from manual_bp.compare import Item, compare
 from manual_bp.diagnose import Case as DiagnosisCase
-from manual_bp.diagnose import Evidence, attach, place_of
+from manual_bp.diagnose import Evidence, place_of
 from manual_bp.errors import ManualBPError
 from manual_bp.findings import blame_mutation, coverage
 from manual_bp.guards import LogLoss, guarded
 from manual_bp.inputs import named, rebuilt
 from manual_bp.kept import Kept
-from manual_bp.report import Check, Finding, ProbeInfo, Report, count_statuses
+from manual_bp.report import Check, Finding, ProbeInfo, Report
 from manual_bp.session import Session, by_name
 from manual_bp.trace import GRAD, Array, Equation, Trace
 from manual_bp.variants import Variant, of_another_number
-from manual_bp.verdict import first_wrong, make_report, merge_findings, refereed
+from manual_bp.verdict import make_report, merge_findings, refereed
 
 Progress = Callable[[str, int, int], None]
 #: Gets numbers out of a candidate: (params, x, y) -> what it reports.
@@ -116,7 +117,7 @@ def verify(
     place = place_of(candidate) if callable(candidate) and not isinstance(candidate, Located) else ""
     session.evidence.locate = candidate.locate if isinstance(candidate, Located) else lambda _: place
     session.evidence.more = None if fixed or own else _more(session, run, strict_kinks)
-    return with_causes(report, session)
+    return with_causes(report, session.evidence)
 
 
 def judge_probes(
@@ -175,28 +176,6 @@ def judge_probes(
         partial=partial,
         torch_version=_torch_side.torch_version(),
     )
-
-
-def with_causes(report: Report, session: Session) -> Report:
-    """The report with the mistakes named, where they can be."""
-    if session.evidence is None:
-        return report
-    return attach(_without_acquitted(report, session.evidence), session.evidence)
-
-
-def _without_acquitted(report: Report, evidence: Evidence) -> Report:
-    """The report in which what is right itself, but for an operand that was overwritten later, inherits that."""
-    wrong = {check.name for check in report.checks if check.status == "wrong"}
-    told = {name: found[0] for name in wrong if (found := evidence.acquitted(name)) is not None}
-    notes = {name: f"is right over the whole pass: {text.partition(': ')[2]}" for name, text in told.items()}
-    if not notes:
-        return report
-    checks = tuple(
-        replace(c, status="inherited", note=notes[c.name]) if c.status == "wrong" and c.name in notes else c
-        for c in report.checks
-    )
-    changed = replace(report, checks=checks, counts=count_statuses(checks))
-    return replace(changed, first_wrong=first_wrong(changed))
 
 
 def _cases(session: Session, name: str) -> list[DiagnosisCase]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from manual_bp import __version__, _torch_side
 from manual_bp.case import Case, load_case, split_target
+from manual_bp.causes import with_causes
 from manual_bp.dumps._dump import Answer
 from manual_bp.dumps._manifest import EXPECTED, Given, Manifest, Role, Wanted, crc
 from manual_bp.errors import ManualBPError
@@ -26,7 +27,7 @@ from manual_bp.report import Report
 from manual_bp.session import Session
 from manual_bp.trace import Array, Equation, Trace
 from manual_bp.variants import Variant
-from manual_bp.verification import Judging, Progress, judge_probes, with_causes
+from manual_bp.verification import Judging, Progress, judge_probes
 
 _TARGET = "y"
 
@@ -155,7 +156,7 @@ def judge_case(
     judging = replace(judging, formulas=formulas, strict_kinks=judging.strict_kinks or own.strict_kinks)
     chosen = [(_probe(answer, session), _reports(answer.candidate)) for answer in answers]
     report = judge_probes(session, chosen, judging, title=own.title, progress=progress)
-    return with_causes(report, session)
+    return with_causes(report, session.evidence)
 
 
 def _reports(numbers: Trace) -> Any:

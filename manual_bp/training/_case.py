@@ -11,6 +11,7 @@ import numpy as np
 from manual_bp import _torch_side
 from manual_bp.candidate import Given, Naming, call
 from manual_bp.case import Case
+from manual_bp.causes import with_causes
 from manual_bp.errors import ManualBPError
 from manual_bp.inputs import mapped, named
 from manual_bp.layouts import to_torch_layout
@@ -24,7 +25,7 @@ from manual_bp.training._judged import Judged, judged_update
 from manual_bp.training._record import Step, Training
 from manual_bp.variants import Variant
 from manual_bp.verdict import environment, make_report, merge_findings
-from manual_bp.verification import Judging, Observed, Run, judge_observed, observe, probe_info, runner, with_causes
+from manual_bp.verification import Judging, Observed, Run, judge_observed, observe, probe_info, runner
 
 if TYPE_CHECKING:
     from manual_bp_torch.lockstep import ProgramLockstep
@@ -211,7 +212,7 @@ class _CasePair:
             findings=merge_findings(found.findings),
             torch_version=_torch_side.torch_version(),
         )
-        return with_causes(report, self.session) if causes else report
+        return with_causes(report, self.session.evidence) if causes else report
 
 
 @dataclass
