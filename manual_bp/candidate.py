@@ -246,7 +246,8 @@ def stays(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    said = str(error).strip()
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def own_traceback(error: BaseException) -> str:
@@ -339,6 +340,9 @@ def as_array(name: str, value: Any, *, whose: str = "the candidate's") -> Array:
         raise ManualBPError(
             f"{whose} {name!r} is no array: {str(error).rstrip('.')}", hint="give a NumPy array of numbers"
         ) from None
+    if array.dtype == object and not isinstance(value, (np.ndarray, list, tuple)):
+        what = "None" if value is None else f"a {type(value).__name__}"
+        raise ManualBPError(f"{whose} {name!r} is {what}", hint="give a NumPy array of float32 or float64")
     if array.dtype.kind not in "fiub":
         raise ManualBPError(
             f"{whose} {name!r} is an array of {array.dtype}", hint="give a NumPy array of float32 or float64"

@@ -100,16 +100,19 @@ def load_case(target: str) -> Case:
     if not isinstance(value, Case):
         known = ", ".join(cases) or "none"
         close = get_close_matches(name, cases, n=1) if found else []
-        what = (
-            f"{path} defines no case {name!r}"
-            if found
-            else f"{path} defines {len(cases) or 'no'} cases and none named 'case'"
-        )
+        what = f"{path} defines {len(cases) or 'no'} cases and none named 'case'"
+        if found or value is not None:
+            what = f"{path} defines no case {name or 'case'!r}" + ("" if value is None else f": it is {_a(value)}")
         hint = f"did you mean {path}:{close[0]}" if close else f"its cases are: {known}; name one as FILE.py:NAME"
         raise ManualBPError(
             what, hint=hint if cases else "write: case = manual_bp.Case(candidate=..., reference=..., x=...)"
         )
     return value if value.title else replace(value, title=path.stem)
+
+
+def _a(value: Any) -> str:
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def is_case(target: str) -> bool:

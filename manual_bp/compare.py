@@ -320,6 +320,8 @@ def _hint(got: tuple[int, ...], expected: tuple[int, ...]) -> str:
 
 def _nonfinite(got: Array, expected: Array) -> str:
     bad = ~np.isfinite(got) & np.isfinite(expected)
-    index = tuple(int(i) for i in np.argwhere(bad)[0]) if got.ndim else ()
+    if got.ndim == 0:
+        return f"it is {got}, which is not finite"
+    index = tuple(int(i) for i in np.argwhere(bad)[0])
     verb = "is" if bad.sum() == 1 else "are"
     return f"{int(bad.sum())} of {bad.size} elements {verb} not finite, first at {list(index)}: {got[index]}"

@@ -69,6 +69,8 @@ raises = of(lambda p, x, y: p["W9"])
 exits = of(leaves)
 nothing, scalar, listed, empty = returning(None), returning(3.0), returning([1, 2]), returning({})
 ragged, text, whole = returning({"0": [[1, 2], [3]]}), returning({"0": "z"}), returning({7: np.ones(3)})
+absent, nested = returning({"0": None}), returning({"0": {"value": 1.0}})
+a_dict = {"candidate": right}
 names = returning({"0.wieght.grad": np.ones((3, 4))})
 twice = returning({"0.bias.grad": np.ones(3), "d0.bias": np.ones(3)})
 dropout = of(right, reference=nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), nn.Linear(3, 2)))
@@ -87,6 +89,7 @@ float16 = of(lambda p, x, y: {k: v.astype(np.float16) for k, v in right(p, x, y)
 nan = of(lambda p, x, y: {**right(p, x, y), "0": np.full((5, 3), np.nan)})
 shape = of(lambda p, x, y: {**right(p, x, y), "0": right(p, x, y)["0"].T})
 layout = of(right, layouts={"1": "CN"})
+inf = of(lambda p, x, y: {**right(p, x, y), "loss": np.float64("inf")})
 meant = of(lambda p, x, y: {**right(p, x, y), "D1": np.ones((5, 3))})
 never = of(endless)
 """
@@ -121,6 +124,9 @@ def compare(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[i
         ("empty", "returned an empty dictionary"),
         ("ragged", "'0' is no array"),
         ("text", "'0' is an array of <U1"),
+        ("absent", "the candidate's '0' is None. give a NumPy array"),
+        ("nested", "the candidate's '0' is a dict. give a NumPy array"),
+        ("a_dict", "defines no case 'a_dict': it is a dict"),
         ("whole", "named 7. names are strings"),
         ("names", "is a quantity of the reference. did you mean 0.weight.grad"),
         ("twice", "reports '0.bias.grad' twice, as '0.bias.grad' and 'd0.bias'"),
@@ -131,6 +137,7 @@ def compare(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[i
         ("a_class", "the reference is the class Linear. call it"),
         ("misshapen", "the reference raised RuntimeError for x float64 (5, 7)"),
         ("integers", "the reference raised RuntimeError for x int64 (5, 4)"),
+        ("integers", "give it an input that it can work with, such as x.astype(float)."),
         ("words", "the given 'x' is an array of <U1"),
         ("not_finite", "elements that are not finite"),
         ("half", "no dtype 'float16' to compare in"),
@@ -152,6 +159,7 @@ def test_one_clear_sentence(name: str, words: str, folder: Path, monkeypatch: py
     [
         ("float16", "float16, expected float64"),
         ("nan", "15 of 15 elements are not finite"),
+        ("inf", "loss: not finite (first wrong): it is inf, which is not finite"),
         ("shape", "has shape 3×5, expected 5×3 (transposed?)"),
         ("meant", "D1: extra (first wrong): the reference has no such quantity; did you mean '1.grad'?"),
         ("layout", "its layout 'CN' would be 3×5 in torch's order; leave its layout away"),

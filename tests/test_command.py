@@ -120,6 +120,8 @@ def bad_weights(folder: Path, kind: str) -> Path:
     [
         (["compare", "three-leyer"], "did you mean three-layer"),
         (["compare", "--batch", "1000000"], "larger than the data"),
+        (["compare", str(ROOT / "README.md")], "README.md is neither a case (.py) nor a dump"),
+        (["compare", str(ROOT / "reports/gallery/tie.json")], "a report is shown by manual-bp render"),
         (["compare", "--probe", "digit"], "did you mean digits"),
         (["compare", "-o", "report.docx"], "does not say which format"),
         (["compare", "nosuch.py"], "there is no file nosuch.py"),

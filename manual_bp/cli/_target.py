@@ -7,7 +7,8 @@ from typing import Literal
 import click
 from click.core import ParameterSource
 
-from manual_bp.files import is_folder
+from manual_bp.errors import ManualBPError
+from manual_bp.files import is_file, is_folder
 
 #: A built-in network; a file of the user's that defines a case; a case that ``fuzz`` saved; numbers of a program.
 Kind = Literal["network", "case", "saved", "dump"]
@@ -29,12 +30,24 @@ _WORKS_ON: dict[str, tuple[str, tuple[Kind, ...], str]] = {
 
 
 def kind_of(target: str) -> Kind:
-    """What a target of the command line is; a network, if it looks like nothing else."""
+    """What a target of the command line is; a network, if it looks like nothing else.
+
+    Raises
+    ------
+    ManualBPError
+        If it is a file of another kind.
+    """
     if target.endswith(".py") or ".py:" in target:
         return "case"
     if target.endswith(".case.npz"):
         return "saved"
-    return "dump" if target.endswith((".npz", ".safetensors")) or is_folder(target) else "network"
+    if target.endswith((".npz", ".safetensors")) or is_folder(target):
+        return "dump"
+    if "." in target and is_file(target):  # a file may be called like a network
+        what = f"{target} is neither a case (.py) nor a dump (.npz, .safetensors, a folder)"
+        shown = f"a report is shown by manual-bp render {target}, and compared again by manual-bp diagnose {target}"
+        raise ManualBPError(what, hint=shown if target.endswith(".json") else "manual-bp new case.py writes a case")
+    return "network"
 
 
 def refuse_useless(context: click.Context, kind: Kind) -> None:

@@ -33,11 +33,15 @@ def own_fault(x: Any, function: Any) -> Iterator[None]:
         parts = [f"{name} {str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for name, t in named(x).items()
                  if isinstance(t, Tensor)]  # fmt: skip  # one list
         message = (str(error).strip().splitlines() or [""])[0]
+        hint = "give it an input that it can work with"
+        whole = [name for name, t in named(x).items() if isinstance(t, Tensor) and not t.dtype.is_floating_point]
+        if whole and "dtype" in message:
+            hint += f", such as {whole[0]}.astype(float)"
         # a module's own frames are torch's; a function's lines are what its author wants to see
         text = "" if isinstance(function, nn.Module) else _own_traceback(error)
         raise TheirError(
             f"the reference raised {type(error).__name__} for {', '.join(parts)}: {message}",
-            hint="give it an input that it can work with",
+            hint=hint,
             traceback_text=text,
         ) from error
 
