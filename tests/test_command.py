@@ -144,6 +144,15 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[s
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
+def test_the_networks_as_json_are_all_or_the_one_that_is_asked_for() -> None:
+    every = strict(CliRunner().invoke(cli, ["networks", "--format", "json"]).stdout)
+    assert every == networks.NETWORKS
+    one = CliRunner().invoke(cli, ["networks", "three-layer", "--format", "json"])
+    assert strict(one.stdout) == {"three-layer": networks.get("three-layer").title}
+    unknown = CliRunner().invoke(cli, ["networks", "four-layer", "--format", "json"])
+    assert "did you mean three-layer" in str(unknown.exception)
+
+
 def test_a_path_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in ("file/report.json", "."):

@@ -18,7 +18,8 @@ def command(name: str | None, format_: str, color: Color) -> None:
     from manual_bp import networks
 
     if format_ == "json":
-        click.echo(json.dumps(dict(networks.NETWORKS), indent=2, ensure_ascii=False))
+        wanted = networks.NETWORKS if name is None else {name: networks.get(name).title}
+        click.echo(json.dumps(dict(wanted), indent=2, ensure_ascii=False))
         return
     if name is not None:
         network = networks.get(name)

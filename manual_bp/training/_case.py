@@ -65,7 +65,8 @@ def train_case(
     check_numbers(steps=steps, judge_every=judge_every, batch=1 if batch is None else batch)
     optimizer = case.optimizer if optimizer is None else optimizer
     if optimizer is None:
-        raise ManualBPError("the case has no optimizer", hint="write optimizer=manual_bp.nn.SGD(lr=0.1) into it")
+        hint = "write optimizer=manual_bp.nn.SGD(lr=0.1) into it; on the command line: --optimizer sgd --lr 0.1"
+        raise ManualBPError("the case has no optimizer", hint=hint)
     if isinstance(case.candidate, Mapping):
         raise ManualBPError(
             "the candidate is one pass, written down", hint="give a function (params, x, y) to train it"
