@@ -12,13 +12,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 
 from manual_bp_torch.side import Side, Stage
 
-#: Stages that the replay may be ahead, and one: what it found there has to be kept.
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+#: Stages that a side may be ahead, and one: what it found there has to be kept.
 AHEAD = 3
 
 
@@ -35,7 +38,7 @@ def stages_of(replay: Side, own: Side, stages: Sequence[Stage], *, alone: bool) 
 
     # torch's number of threads is a thread's own
     with one_thread(), ThreadPoolExecutor(1, initializer=partial(torch.set_num_threads, 1)) as pool:
-        yield _side_by_side(own, stages, lambda stage: pool.submit(_both, replay, stage).result)
+        yield _side_by_side(own, stages, lambda stage: pool.submit(_both, replay, stage))
 
 
 def _both(side: Side, stage: Stage) -> None:
@@ -51,18 +54,24 @@ def _in_turn(replay: Side, own: Side, stages: Sequence[Stage]) -> Iterator[Stage
         yield stage
 
 
-def _side_by_side(own: Side, stages: Sequence[Stage], start: Callable[[Stage], Callable[[], None]]) -> Iterator[Stage]:
-    """``start`` lets the replay go through a stage after all that were started before, and gives what waits for it."""
-    coming, ahead = iter(stages), deque[Callable[[], None]]()
-    for stage in stages:
-        ahead.extend(start(following) for following in islice(coming, AHEAD - len(ahead)))
-        waits = ahead.popleft()
+def _side_by_side(own: Side, stages: Sequence[Stage], start: Callable[[Stage], Future[None]]) -> Iterator[Stage]:
+    """``start`` lets the replay go through a stage after all that were started before."""
+    started, computed = 0, 0
+    ahead: deque[Future[None]] = deque()
+    for now, stage in enumerate(stages):
+        far = min(now + AHEAD, len(stages))
+        ahead.extend(map(start, stages[started:far]))
+        started = far
+        replayed = ahead.popleft()
         with torch.no_grad():
-            own.compute(stage)
+            # rather than wait for bounds of the replay, what needs none
+            while computed <= now or (own.leans(stage) and computed < far and not replayed.done()):
+                own.compute(stages[computed])
+                computed += 1
             if own.leans(stage):
-                waits()
+                replayed.result()
             own.certify(stage)
-        waits()
+        replayed.result()
         yield stage
 
 
