@@ -20,6 +20,7 @@ from manual_bp.probes import Probe
 from manual_bp.report import Check
 from manual_bp.trace import Trace
 from manual_bp_torch.bounds import _linear
+from manual_bp_torch.bounds._model import called
 
 #: Mistakes of LeNet, at the head, in the middle and at the tail.
 MISTAKES = [
@@ -163,6 +164,37 @@ def test_side_by_side_the_checks_are_those_of_one_after_the_other(
     request.getfixturevalue("two_threads")
     beside = checks(given, trace, lean=lean)
     assert [(c.name, c.status, c.isolated) for c in beside] == [(c.name, c.status, c.isolated) for c in in_turn]
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("which", MISTAKES, ids=str)
+def test_a_mistake_in_a_large_network_is_named(which: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known of it is gathered once more, by both threads."""
+    from manual_bp import runner
+
+    monkeypatch.setattr(runner, "LITTLE", 0)
+    given = [probe("digits", "float32"), probe("seed-1", "float32")]
+    report = runner.judge_network(network(), given, candidate=mistaken(which))
+    faulty = mutants.get(which[0]).faulty(network(), which[1])
+    assert {c.name for c in report.checks if c.status == "wrong"} == faulty
+    assert report.first_wrong in faulty
+    assert all(c.diagnosis is not None for c in report.checks if c.status == "wrong")
+
+
+def test_a_module_that_is_called_with_other_numbers_keeps_its_own() -> None:
+    """Another thread may be using it."""
+
+    class Watched(torch.nn.Conv2d):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # torch's name for it
+            assert (shared.weight is weight, shared.bias is bias) == (True, True)
+            return super().forward(input)
+
+    shared = Watched(2, 3, 3)
+    weight, bias = shared.weight, shared.bias
+    x, other = torch.randn(1, 2, 5, 5), torch.randn(3, 2, 3, 3)
+    assert torch.equal(called(shared, {"weight": other}, x), torch.conv2d(x, other, bias))
+    with pytest.raises(AssertionError):
+        called(shared, {"scale": other}, x)
 
 
 @pytest.mark.usefixtures("two_threads")

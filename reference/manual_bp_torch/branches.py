@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from manual_bp.trace import GRAD
 from manual_bp_torch.bounds import Alternative, Bound, Kinks, Precision
-from manual_bp_torch.bounds._model import Later, LaterKinks
+from manual_bp_torch.bounds._model import Later, LaterKinks, called
 from manual_bp_torch.vjp import vjp
 
 
@@ -96,6 +95,6 @@ def _contribution(part: Part) -> Tensor:
     with torch.enable_grad():
         inputs = [value(name).detach().clone().requires_grad_() for name in step.inputs]
         state: dict[str, Any] = {local: value(name).clone() for local, name in step.params.items()}
-        y = functional_call(step.module, state, tuple(inputs))
+        y = called(step.module, state, *inputs)
         (found,) = vjp(y, [inputs[part.input]], value(step.name + GRAD))
     return found

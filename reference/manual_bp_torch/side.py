@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from manual_bp.network import INPUT
 from manual_bp.trace import GRAD
 from manual_bp_torch.bounds import Bound, Precision
+from manual_bp_torch.bounds._model import called
 from manual_bp_torch.certify import Plan, PlanStep, Walk
 from manual_bp_torch.vjp import Tip, vjp
 
@@ -239,7 +239,7 @@ class Replay(Side):
             # the candidate says that it used other weights
             leaves |= {name: setting.leaf(self.values[name]) for name in step.params.values() if name in setting.params}
             state = {local: leaves.get(name, self.values[name].clone()) for local, name in step.params.items()}
-            return functional_call(module, state, inputs), leaves
+            return called(module, state, *inputs), leaves
 
     def _forward(self, step: PlanStep) -> Tensor:
         out, leaves = self._run(step)

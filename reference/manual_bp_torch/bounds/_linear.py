@@ -16,9 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from manual_bp_torch.bounds._model import Backward, Bound, Operands, Rule, carries, constant, nothing
+from manual_bp_torch.bounds._model import Backward, Bound, Operands, Rule, called, carries, constant, nothing
 from manual_bp_torch.vjp import vjp
 
 
@@ -27,7 +26,7 @@ def _vjp(s: Operands, params: dict[str, Tensor], x: Tensor, g: Tensor) -> tuple[
     with torch.enable_grad():
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
         x = x.detach().requires_grad_()
-        y = functional_call(s.module, leaves, (x,))
+        y = called(s.module, leaves, x)
         found = vjp(y, [x, *leaves.values()], g)
     return found[0], dict(zip(leaves, found[1:], strict=True))
 
@@ -101,7 +100,7 @@ class Affine(Rule):
         params = {name: a.abs() for name, a in s.params.items()}
         e = torch.empty_like(s.output, memory_format=torch.contiguous_format)
         for part, x, e_x in _parts(s, s.inputs[0], s.errors[0]):
-            size = functional_call(s.module, params, (_spread(x, e_x, gamma),))
+            size = called(s.module, params, _spread(x, e_x, gamma))
             torch.add(e.new_tensor((n + 1) * p.eta * guard), size, alpha=gamma * guard, out=e[part])
         return Bound(e, f"certified: {label}, n = {n}")
 

@@ -17,6 +17,7 @@ loses).
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from manual_bp_torch.vjp import vjp
 
@@ -92,6 +92,20 @@ def at_most(a: Tensor, b: Tensor) -> Tensor:
 def places(mask: Tensor) -> Tensor:
     """Where a mask holds, as indices of the flattened array; by NumPy as well."""
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
+
+
+def called(module: nn.Module, state: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+    """What a module without children makes of its inputs with these parameters and buffers, by their local names.
+
+    torch's functional_call puts them into the module itself for the time of the call. But both sides of a judgement
+    have the same modules, and may be at work on them at the same time.
+    """
+    own = copy.copy(module)
+    for kind in ("_parameters", "_buffers"):
+        own.__dict__[kind] = {name: state.get(name, held) for name, held in getattr(module, kind).items()}
+    assert state.keys() <= own._parameters.keys() | own._buffers.keys(), (module, [*state])
+    result: Tensor = own(*inputs)
+    return result
 
 
 #: Elements that are worked on at a time: what is made of them stays in a second-level cache.
@@ -302,7 +316,7 @@ def _without_overflow(s: Operands, g: Tensor, names: tuple[str, ...]) -> tuple[t
         with torch.enable_grad():
             params = {name: p.detach().clone() for name, p in s.params.items()}  # statistics are changed in place
             leaves = [a.requires_grad_() for a in (s.inputs[0].detach().clone(), *(params[name] for name in names))]
-            return vjp(functional_call(s.module, params, (leaves[0],)), leaves, g)
+            return vjp(called(s.module, params, leaves[0]), leaves, g)
 
     if up <= 1 or all(map(finite, own := gradients(g))):
         return None
