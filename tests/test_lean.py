@@ -19,7 +19,7 @@ from manual_bp.network import Network
 from manual_bp.probes import Probe
 from manual_bp.report import Check
 from manual_bp.trace import Trace
-from manual_bp_torch.bounds import _linear
+from manual_bp_torch.bounds import Bound, Operands, Precision, _linear, rule_for
 from manual_bp_torch.bounds._model import called
 
 #: Mistakes of LeNet, at the head, in the middle and at the tail.
@@ -107,6 +107,32 @@ def test_the_verdict_is_the_same_where_it_is_too_little(which: tuple[str, str] |
     assert set(differ) <= ({("inherited", "pass")} if which else set())
     if which is None and name == "saturation":
         assert asked  # else nothing was tried
+
+
+@pytest.mark.usefixtures("all_lean")
+def test_a_bound_that_float32_does_not_hold_is_made_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = Operands.guard
+    rule = rule_for(torch.nn.Linear(3, 2))
+    assert isinstance(rule, _linear.Affine)
+    x, g, e = torch.randn(4, 3), torch.randn(4, 2), torch.full((4, 3), 1e-6)
+    params = {"weight": torch.randn(2, 3), "bias": torch.randn(2)}
+    s = Operands(torch.nn.Linear(3, 2), (x,), (e,), params, torch.randn(4, 2), Precision.of(torch.float32))
+    near = Bound(torch.full((4, 2), 1e-9), "near")
+    # as for more products than 2^18
+    monkeypatch.setattr(Operands, "guard", lambda s, n: float("inf") if s.narrow else guard(s, n))
+    found = rule.within(s, near)
+    assert found is not None
+    assert found.wider is not None
+    assert torch.isfinite(found.wider().e).all()
+    back = rule.backward(
+        s,
+        g,
+        torch.full_like(g, 1e-6),
+        _linear.Near(Bound(torch.zeros(4, 3), ""), {n: Bound(p * 0, "") for n, p in params.items()}),
+    )
+    for bound in (*back.inputs, *back.params.values()):
+        assert bound.wider is not None
+        assert torch.isfinite(bound.wider().e).all()
 
 
 @pytest.mark.usefixtures("all_lean")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from manual_bp.trace import GRAD
 from manual_bp_torch.bounds import Backward, Bound, LossOperands, Operands, Precision, Rule, loss_rule, rule_for
 from manual_bp_torch.bounds._linear import Affine, Near
-from manual_bp_torch.bounds._model import carries, constant, nothing
+from manual_bp_torch.bounds._model import carries, constant, heard, nothing
 from manual_bp_torch.branches import Part, PlanStep, add_up
 
 __all__ = ["Plan", "PlanStep", "Walk", "certify", "finite"]
@@ -171,9 +171,16 @@ class Walk:
         """Whether bounds of the other walk may serve: not where something branches, and one may be only a part."""
         return self.nearer is not None and isinstance(rule_for(step.module), Affine) and not self.plan.branches
 
-    def _from_nearer(self, rule: Affine, step: PlanStep) -> Backward | None:
-        """The bounds of a step's gradients, as many as possible from the other walk."""
-        if self.nearer is None or not self.leans(step):
+    def _near_value(self, rule: Rule, step: PlanStep) -> Bound | None:
+        """The bound of a step's output from the other walk, if that may serve."""
+        if self.nearer is None or not isinstance(rule, Affine) or not self.leans(step):
+            return None
+        found = rule.within(self._operands(step, narrow=True), self.nearer.get(step.name))
+        return self._settling(step.name, found) if found else None
+
+    def _near_gradients(self, rule: Rule, step: PlanStep) -> Backward | None:
+        """The bounds of a step's gradients, as many as may serve from the other walk."""
+        if self.nearer is None or not isinstance(rule, Affine) or not self.leans(step):
             return None
         if not self._may_be_narrow(step, rule) and self._raw(step.name).dtype != _WIDE:
             return None
@@ -181,22 +188,16 @@ class Walk:
         s, e_g = self._operands(step, narrow=True), self._error(step.name + GRAD, g)
         near = {local: self.nearer.get(name + GRAD) for local, name in step.params.items()}
         found = rule.backward(s, g, e_g, Near(self.nearer.get(step.inputs[0] + GRAD), near))
-        dx = self._settling(step.inputs[0] + GRAD, found.inputs[0])
-        return replace(found, inputs=(dx,)) if dx else None
+        return replace(found, inputs=(self._settling(step.inputs[0] + GRAD, found.inputs[0]),))
 
-    def _settling(self, name: str, bound: Bound | None) -> Bound | None:
+    def _settling(self, name: str, bound: Bound) -> Bound:
         """The bound, whose wider one is what travels on once it has been asked for."""
-        if bound is None or bound.wider is None:
-            return bound
-        make = bound.wider
 
-        def wider() -> Bound:
-            found = make()
+        def travels_on(found: Bound) -> None:
             if name in self.known:
                 self.known[name] = found.e
-            return found
 
-        return replace(bound, wider=wider)
+        return heard(bound, travels_on)
 
     # ------------------------------------------------------------------ walk
 
@@ -205,11 +206,7 @@ class Walk:
         rule = rule_for(step.module)
         if rule is None or not all(map(self._has, step.inputs)):
             return {}
-        bound = None
-        if isinstance(rule, Affine) and self.nearer is not None and self.leans(step):
-            bound = self._settling(
-                step.name, rule.within(self._operands(step, narrow=True), self.nearer.get(step.name))
-            )
+        bound = self._near_value(rule, step)
         if bound is None and self._may_be_narrow(step, rule):
             bound = rule.forward(self._operands(step, narrow=True))
         if bound is None or not finite(bound.e):
@@ -257,7 +254,7 @@ class Walk:
         name, rule = step.name + GRAD, rule_for(step.module)
         if rule is None or name not in self.grads or not self._has(name) or not all(map(self._has, step.inputs)):
             return {}
-        result = self._from_nearer(rule, step) if isinstance(rule, Affine) else None
+        result = self._near_gradients(rule, step)
         if result is None and self._may_be_narrow(step, rule) and self._raw(name).dtype == torch.float32:
             result = self._apply(rule, step, narrow=True)
         if result is None or not all(finite(bound.e) for bound in (*result.inputs, *result.params.values())):
@@ -302,8 +299,7 @@ class Walk:
 
     def _apply(self, rule: Rule, step: PlanStep, *, narrow: bool) -> Backward:
         g = self._raw(step.name + GRAD) if narrow else self._wide(step.name + GRAD)
-        s, e_g = self._operands(step, narrow=narrow), self._error(step.name + GRAD, g)
-        return rule.backward(s, g, e_g)
+        return rule.backward(self._operands(step, narrow=narrow), g, self._error(step.name + GRAD, g))
 
     def _combined(self, parts: list[Part], name: str) -> Bound | None:
         consumers = self.plan.consumers(name)

@@ -21,7 +21,7 @@ from manual_bp.report import Check, Referee
 from manual_bp.trace import GRAD, NEW, Array, Quantity, Trace, bit_identical
 from manual_bp_torch.answers import alternatives_of, expected_of, kink_set_of
 from manual_bp_torch.bounds import INFLATION, Bound, Precision, update_bound
-from manual_bp_torch.bounds._model import nothing
+from manual_bp_torch.bounds._model import heard, nothing
 from manual_bp_torch.build import TORCH_DTYPES, build, loss_for, optimizer_for
 from manual_bp_torch.certify import Plan, PlanStep
 from manual_bp_torch.side import Own, Replay, Setting, Side
@@ -248,16 +248,11 @@ class _Update:
         """The gradient of a parameter, and its bound; gives that end to end back, whose wider one is added, too."""
         self._grads[0][name], self._grads[1][name] = isolated, end_to_end
         found, bound = end_to_end
-        if bound is None or bound.wider is None:
-            return bound
-        make = bound.wider
 
-        def wider() -> Bound:
-            decisive = make()
-            self._grads[1][name] = found, decisive
-            return decisive
+        def decides(wider: Bound) -> None:
+            self._grads[1][name] = found, wider
 
-        return replace(bound, wider=wider)
+        return heard(bound, decides) if bound else None
 
     def of(self, name: str) -> tuple[Expected, Expected]:
         """What becomes of a parameter, isolated and end to end."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from manual_bp_torch.bounds._model import Backward, Bound, Operands, Rule, called, carries, constant, nothing
+from manual_bp_torch.bounds._model import Backward, Bound, Operands, Rule, called, carries, constant, finite, nothing
 from manual_bp_torch.vjp import vjp
 
 
@@ -91,7 +91,12 @@ class Affine(Rule):
         serves = not carries(s.errors[0]) or (n >= FEW and _serves(s, n, carried))
         if near is None or near.e.dtype != s.output.dtype or not serves:
             return None
-        return Bound(near.e, near.rule, wider=lambda: self.forward(s))
+
+        def wider() -> Bound:
+            found = self.forward(s)
+            return found if finite(found.e) or not s.narrow else self.forward(s.widened())
+
+        return Bound(near.e, near.rule, wider=wider)
 
     def forward(self, s: Operands) -> Bound:
         label, n, _, _ = self.counts(s)
@@ -139,7 +144,13 @@ class Affine(Rule):
         self, s: Operands, g: Tensor, e_g: Tensor, near: Near, n: int, m: int
     ) -> tuple[Bound | None, dict[str, Bound]]:
         """Which of another side's bounds serve here: of the input's gradient, and of the parameters'."""
-        wider = cache(lambda: self.backward(s, g, e_g))
+
+        @cache
+        def wider() -> Backward:
+            found = self.backward(s, g, e_g)
+            whole = all(finite(bound.e) for bound in (*found.inputs, *found.params.values()))
+            return found if whole or not s.narrow else self.backward(s.widened(), g.double(), e_g.double())
+
         of_x, of_g = (s.inputs[0], s.errors[0]), (g, e_g)
         dx, params = None, {}
         if near.input and near.input.e.dtype == g.dtype and n >= FEW and _serves(s, n, of_g):

@@ -176,6 +176,20 @@ class Bound:
     wider: Callable[[], Bound] | None = None
 
 
+def heard(bound: Bound, tell: Callable[[Bound], None]) -> Bound:
+    """The bound; and once somebody asks for its wider one, ``tell`` is told of that."""
+    make = bound.wider
+    if make is None:
+        return bound
+
+    def wider() -> Bound:
+        found = make()
+        tell(found)
+        return found
+
+    return replace(bound, wider=wider)
+
+
 @dataclass(frozen=True)
 class Alternative:
     """Another right answer: its value, its own bound, why it is right, and whether it is one at a kink only.
@@ -250,6 +264,16 @@ class Operands:
         if not self.narrow:
             return 1.0
         return 1.0 + 2.0 * self.precision.gamma(n + 16) if n <= 1 << 18 else float("inf")
+
+    def widened(self) -> Operands:
+        """The same in float64."""
+        return replace(
+            self,
+            inputs=tuple(x.double() for x in self.inputs),
+            errors=tuple(e.double() for e in self.errors),
+            params={name: a.double() for name, a in self.params.items()},
+            output=self.output.double(),
+        )
 
     def tops(self) -> tuple[Tensor, ...]:
         """|x| + 2 e: what the absolute value of an input is at most, on either side."""
