@@ -46,6 +46,7 @@ $(READY): pyproject.toml constraints.txt
 	        echo 'error: $(PYTHON) cannot make a virtual environment. On Debian: apt install python3-venv'; exit 2; }; \
 	fi >&2
 	@$(RUN) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]' >&2
+	@$(RUN) -m compileall -q manual_bp reference >&2  # as an install does; not every environment lets Python keep it later
 	@printf '%s\n' "$(CURDIR)" >$(READY)
 
 compare: $(READY)

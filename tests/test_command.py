@@ -331,6 +331,16 @@ def test_a_setting_that_will_not_do_is_said_with_its_file(tmp_path: Path, text: 
     assert str(tmp_path / "pyproject.toml") in str(caught.value)
 
 
+def test_settings_that_cannot_be_read_are_in_the_way_of_nobody_who_does_not_need_them(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.manual-bp\nfoo")
+    for command in ("--help", "compare --help", "diagnose -h", "networks", "--version"):
+        found = run(*command.split(), cwd=tmp_path)
+        assert (found.returncode, found.stderr) == (0, ""), command
+    found = run("compare", cwd=tmp_path)
+    assert found.returncode == 2
+    assert "cannot read the settings in" in found.stderr
+
+
 CASE_THAT_WRITES = """
 import atexit
 from pathlib import Path

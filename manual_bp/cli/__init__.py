@@ -55,11 +55,15 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "-V", "--version", prog_name="manual-bp")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Hold a hand-written backward pass beside PyTorch's, every value and gradient of it.
 
     Exit code 0: all right; 1: differences; 2: something else went wrong.
     """
+    # settings that cannot be read keep nobody from the help, nor from a command that has none
+    if context.invoked_subcommand in ("compare", "diagnose") and not {"-h", "--help"}.intersection(sys.argv[1:]):
+        context.default_map = default_map()
 
 
 def main() -> NoReturn:
@@ -67,7 +71,7 @@ def main() -> NoReturn:
     _start.open_closed_streams()
     _prefer_utf8()
     try:
-        code = cli.main(prog_name="manual-bp", standalone_mode=False, default_map=default_map())
+        code = cli.main(prog_name="manual-bp", standalone_mode=False)
         code = code if isinstance(code, int) else 0
         sys.stdout.flush()
     except (click.exceptions.Abort, KeyboardInterrupt):
