@@ -208,3 +208,68 @@ def test_a_large_step_is_looked_at_through_a_few_channels(monkeypatch: pytest.Mo
 
 def _back(layer: Any, params: Any, x: Array, g: Array) -> Array:
     return np.asarray(layer.backward(layer.forward(params, x)[1], g).inputs[0])
+
+
+POOLED = chain(
+    "pooled",
+    {"conv": nn.Conv2d(1, 2, 3), "mean": nn.AvgPool2d(2), "flat": nn.Flatten(), "fc": nn.Linear(18, 2)},
+    nn.MSELoss(),
+    (1, 9, 9),  # the windows leave a row and a column over
+)
+
+
+def _windows(x: Array) -> Array:
+    n, c = x.shape[:2]
+    return x[:, :, :6, :6].reshape(n, c, 3, 2, 3, 2)
+
+
+def test_the_maximum_in_place_of_a_mean() -> None:
+    found = _of_step(POOLED, "mean", "y", "mean", lambda r, x, p, g: _windows(x).max(axis=(3, 5)))
+    assert found.name == "the largest element of each window, not the mean"
+
+
+def test_a_mean_whose_error_goes_to_one_element() -> None:
+    # of 2x2 the first element would be a window of 1x1 as well
+    network = POOLED.with_layer("mean", nn.AvgPool2d(3, stride=2))
+
+    def change(right: Array, x: Array, _: Any, g: Array) -> Array:
+        dx = np.zeros_like(right)
+        dx[:, :, :6:2, :6:2] = g
+        return dx
+
+    found = _of_step(network, "mean", "dx", "conv.grad", change)
+    assert found.name == "the whole error goes to the first element"
+
+
+def test_an_upsampling_beyond_the_last_window() -> None:
+    def change(_: Array, x: Array, p: Any, g: Array) -> Array:
+        rows = np.minimum(np.arange(7) // 2, 2)
+        return np.asarray(g[:, :, rows][:, :, :, rows] / 4)
+
+    found = _of_step(POOLED, "mean", "dx", "conv.grad", change)
+    assert found.name.startswith("the error is repeated beyond the last window")
+
+
+def test_given_statistics_that_are_differentiated_all_the_same() -> None:
+    norm = nn.BatchNorm1d(6, training=False)
+    network = chain("given", {"fc": nn.Linear(8, 6), "norm": norm, "sig": nn.Sigmoid()}, nn.MSELoss(), (8,))
+
+    def change(_: Array, x: Array, p: Any, g: Array) -> Array:
+        s = 1 / np.sqrt(p["running_var"] + norm.eps)
+        x_hat, ghat = (x - p["running_mean"]) * s, g * p["weight"]
+        return np.asarray(s * (ghat - ghat.mean(axis=0) - x_hat * (ghat * x_hat).mean(axis=0)))
+
+    found = _of_step(network, "norm", "dx", "fc.grad", change)
+    assert found.name == "the statistics are differentiated as in training, but here they are given"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda r, x, p, g: g * (_sigmoid(x) + x * (x * _sigmoid(x)) * (1 - x * _sigmoid(x))), "σ + x y (1 − y)"),
+        (lambda r, x, p, g: g * (x * _sigmoid(x) + _sigmoid(x) * (1 - _sigmoid(x))), "y + σ (1 − σ)"),
+    ],
+)
+def test_output_and_gate_of_silu_taken_for_each_other(change: Any, words: str) -> None:
+    network = _dense(nn.MSELoss(), silu=nn.SiLU())
+    assert words in _of_step(network, "silu", "dx", "fc2.grad", change).name

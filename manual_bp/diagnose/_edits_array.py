@@ -246,7 +246,8 @@ def _constants(site: Site) -> Iterator[ArrayEdit]:
 
 def _cut(site: Site) -> Iterator[ArrayEdit]:
     if site.ndim > 2:
-        for margins in itertools.product(range(4 if site.ndim < 5 else 3), repeat=site.ndim - 2):
+        widest = {3: 8, 5: 3}.get(site.ndim, 4)
+        for margins in itertools.product(range(widest), repeat=site.ndim - 2):
             if any(margins) and (site.result or len(set(margins)) == 1):
                 yield (
                     "border-dropped",

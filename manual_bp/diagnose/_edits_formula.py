@@ -242,8 +242,8 @@ _MISSING = {"sqrt": "root-missing", "square": "square-missing", "relu": "functio
 
 _RELATED = {
     "relu": ("abs",), "tanh": ("sigmoid", "tanh slope"), "softplus": ("relu", "exp"), "log_sigmoid": ("sigmoid",),
-    "sigmoid": ("tanh", "sigmoid slope", "cdf", "the hard sigmoid", "the hard sigmoid x/6 + ½"),
-    "cdf": ("sigmoid", "pdf", "σ(1.702 x)"), "pdf": ("cdf", "e^(−x²/2)"), "exp": ("exp2", "expm1"),
+    "sigmoid": ("tanh", "sigmoid slope", "cdf", "the hard sigmoid", "the hard sigmoid x/6 + ½", "σ(1.702 x)"),
+    "cdf": ("sigmoid", "pdf", "σ(1.702 x)"), "pdf": ("cdf", "e^(−x²/2)", "e^(−x²/2) / 2π"), "exp": ("exp2", "expm1"),
     "log": ("log2", "log10", "log1p"), "sqrt": ("square",), "square": ("abs", "cube"), "abs": ("square",),
     "sign": ("abs", "positive"), "cube": ("square",), "reciprocal": (),
 }  # fmt: skip  # a table

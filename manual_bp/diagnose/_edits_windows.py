@@ -163,6 +163,9 @@ def _average(part: Node, _: Any) -> Iterator[PartEdit]:
     yield from ((i, n, c, part.but(window=w)) for i, n, c, w in window_edits(part.options["window"]))
     if part.op == "average":
         yield from _skipped(part)
+        largest = {name: part.options[name] for name in ("window", "outputs", "ceil")}
+        top = node("maximum", *part.args, fill=-math.inf, **largest)
+        yield "max-for-mean", "the largest element of each window, not the mean", 1.5, top
     include, size = part.options["count_include_pad"], math.prod(part.options["window"].kernel)
     words = "the padding is not counted in the divisor" if include else "the padding is counted in the divisor"
     yield "wrong-count", words, 1.0, part.but(count_include_pad=not include)
@@ -185,12 +188,11 @@ def _average(part: Node, _: Any) -> Iterator[PartEdit]:
                 part.but(order=order),
             )
         yield "order-wrong", "the errors are tiled, where each is to be repeated", 1.2, part.but(order="tiled")
-        yield (
-            "max-for-mean",
-            "the whole error goes to the largest element, as for a maximum",
-            1.5,
-            node("maximum_dx", *part.args, window=part.options["window"], winner="first", order=""),
-        )
+        filled = "the error is repeated beyond the last window: what no window covers has no gradient"
+        yield "remainder-filled", filled, 1.2, part.but(order="repeated")
+        for winner, which in (("first", "largest element, as for a maximum"), ("tap 0", "first element")):
+            one = node("maximum_dx", *part.args, window=part.options["window"], winner=winner, order="")
+            yield "max-for-mean", f"the whole error goes to the {which}", 1.5, one
 
 
 def _pad(part: Node, _: Any) -> Iterator[PartEdit]:

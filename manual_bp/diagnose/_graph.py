@@ -13,6 +13,7 @@ from ._forms_loss import Form, loss_forms, loss_value_forms, loss_variants
 from ._formulas import Operands, forms_of, formulas_of, value_forms_of
 from ._formulas_elementwise import forward_of
 from ._formulas_loss import loss_formulas, update_formula, update_variants
+from ._formulas_variants import layer_variants
 from ._node import Node, add, const, operand, walk
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -117,7 +118,7 @@ class Graph:
             return None  # a layer that is not what it seems; there is no formula then, only the generic edits
 
     def context(self, quantity: str, shapes: Shapes) -> Context:
-        """Other forms of the same formula, what belongs to its neighbours, and decisions of an update."""
+        """Other forms of the same formula, what belongs to its neighbours, and decisions that are no single place."""
         try:
             return _Writer(self, shapes).context(quantity)
         except (KeyError, ValueError, TypeError, AttributeError, ArithmeticError):
@@ -231,6 +232,7 @@ class _Writer:
             forms=tuple((_TIES if form.options.get("winner") == "all" else "", form) for form in written),
             siblings=_named(parts.y, *parts.inputs, *parts.params.values()),
             slope=(s.g, s.x, parts.y) if smooth else None,
+            variants=tuple(layer_variants(step.layer, s)) if own else (),
         )
 
     def leaf(self, name: str, depth: int, says: str = "") -> Node:

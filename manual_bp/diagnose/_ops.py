@@ -69,6 +69,7 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "cdf": lambda a: 0.5 * (1 + erf(a * math.sqrt(0.5))),
     "pdf": lambda a: np.exp(-0.5 * a * a) / math.sqrt(2 * math.pi),
     "e^(−x²/2)": lambda a: np.exp(-0.5 * a * a),
+    "e^(−x²/2) / 2π": lambda a: np.exp(-0.5 * a * a) / (2 * math.pi),
     "σ(1.702 x)": lambda a: 1 / (1 + np.exp(-1.702 * a)),
     "the hard sigmoid": lambda a: np.clip(0.2 * a + 0.5, 0, 1),
     "the hard sigmoid x/6 + ½": lambda a: np.clip(a / 6 + 0.5, 0, 1),

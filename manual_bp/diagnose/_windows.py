@@ -237,8 +237,15 @@ def average(
 def average_dx(
     g: Array, x: Array, *, window: Window, count_include_pad: bool, divisor: int | None, order: str = ""
 ) -> Array:
-    """Each window's error in equal shares to its elements; ``order`` "tiled" lays the errors side by side instead."""
+    """Each window's error in equal shares to its elements.
+
+    ``order`` "tiled" lays the errors side by side instead; "repeated" repeats each, the last up to the border.
+    """
     share = g / divisors(x.shape[2:], g.shape[2:], window, count_include_pad, divisor)
+    if order == "repeated":
+        for axis, (n, k) in enumerate(zip(x.shape[2:], window.kernel, strict=True), start=2):
+            share = share.take(np.minimum(np.arange(n) // k, share.shape[axis] - 1), axis=axis)
+        return np.asarray(share)
     if order == "tiled":
         return np.tile(share, (1, 1, *window.kernel)).reshape(x.shape)
     parts = np.broadcast_to(share[..., None], (*g.shape, int(np.prod(window.kernel))))

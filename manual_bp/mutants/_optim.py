@@ -60,7 +60,7 @@ MISTAKES: tuple[StepMutant, ...] = (
     mistake(ALL, "new", "update-rate-twice", "factor-doubled", "the learning rate is multiplied in twice",
             lambda s: s.theta + s.optimizer.lr * _moved(s)),
     mistake(ALL, "new", "update-rate-forgotten", "factor-missing", "the learning rate is forgotten",
-            lambda s: s.theta + _moved(s) / s.optimizer.lr),
+            lambda s: s.of_other(replace(s.optimizer, lr=1.0))),
     mistake(ALL, "new", "update-not-made", "result-missing", "the parameter stays as it was", lambda s: s.theta.copy()),
     mistake(ALL, "new", "update-made-twice", "function-applied-twice", "the step is made twice",
             lambda s: s.of_other(s.optimizer, theta=s.new)),

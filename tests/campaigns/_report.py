@@ -141,7 +141,7 @@ def diagnoses(found: list[dict[str, Any]], *, details: bool = False) -> str:
                     )
                 lines.append(f"    {_times([r['seconds'] for r in mine])}")
     for which in ("full", "without"):
-        shown = ("wrong", "unexplained") if details and which == "full" else ("wrong",)
+        shown = ("wrong", "unexplained", "ambiguous") if details and which == "full" else ("wrong",)
         told = [r for r in found if r[which]["outcome"] in shown]
         for r in told[: None if details else SHOWN]:
             own = "" if which == "full" else ", its own hypothesis taken away"
