@@ -100,11 +100,12 @@ def off_by(s: Setting, name: str, by: float) -> tuple[str, str]:
 
 def _share(wrong: Sequence[Case], root: Node, extra: Node) -> float | None:
     """The one number c with reported = right + c · extra on every probe; None if there is none."""
-    found: list[float] = []
+    found: list[tuple[float, float]] = []  # how far it may be off through rounding, and the number
     elements = 0
     for case in wrong:
         try:
             right, other = case.evaluator.value(root), case.evaluator.value(extra)
+            doubt = 4 * case.evaluator.error(root, case.dtype) + ROUNDOFF[case.dtype] * np.abs(case.claimed)
         except MISFIT:
             return None
         if right.shape != case.claimed.shape or other.shape != right.shape:
@@ -113,14 +114,15 @@ def _share(wrong: Sequence[Case], root: Node, extra: Node) -> float | None:
         size = float(flat @ flat)
         if not size or not np.isfinite(size) or not np.isfinite(difference).all():
             return None
-        found.append(float(difference @ flat) / size)
+        away = float(np.linalg.norm(np.broadcast_to(doubt, right.shape))) / math.sqrt(size)
+        found.append((away if np.isfinite(away) else math.inf, float(difference @ flat) / size))
         elements += int(np.count_nonzero(flat))
-    first = found[0]
-    same = all(abs(c - first) <= 1e-4 * abs(first) for c in found)
-    if not same or elements < ENOUGH or not first:
+    off, best = min(found)
+    same = all(abs(c - best) <= 1e-4 * abs(best) + away + off for away, c in found)
+    if not same or elements < ENOUGH or not best or off > 1e-3 * abs(best):
         return None
-    plain = float(f"{first:.4g}")  # the round number that was meant, if it is one
-    return plain if abs(plain - first) <= 1e-6 * abs(first) else first
+    plain = float(f"{best:.4g}")  # the round number that was meant, if it is one
+    return plain if abs(plain - best) <= max(1e-6 * abs(best), off) else best
 
 
 def _ratio(case: Case, root: Node) -> tuple[float, float, int] | None:
