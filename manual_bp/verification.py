@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -336,7 +337,9 @@ def judge_observed(
         known |= {name: tuple(p.shape) for name, p in probe.params.items()}
         graph = _torch_side.describe.graph_of(session.program, structure, known, {*trace, *upstream})
         session.evidence = Evidence(graph)
-    session.evidence.add(probe.name, trace, probe.y, items, checks, given={**probe.params, **upstream})
+
+    shares = partial(session.judge.shares, setting, trace, found, structure)
+    session.evidence.add(probe.name, trace, probe.y, items, checks, given={**probe.params, **upstream}, shares=shares)
     if judging.complete is not True:
         findings += coverage(items, trace, probe.name)
     return checks, findings, wanted

@@ -262,8 +262,8 @@ def margin_by_hand(wrong: str) -> Any:
         ("mask", "d.grad", "d.grad is the same on every probe, whatever it is computed from"),
         ("mean", "d.grad", "d.grad is multiplied by the number of all elements of d: a sum where a mean is due"),
         ("constant", "r.grad", "0.1 in each element is added to r.grad, or has to be subtracted and is not"),
-        ("subtracted", "r.grad", "d.grad is added to r.grad, or has to be subtracted and is not"),
-        ("decay", "v.grad", "0.1 times v is missing from v.grad, or subtracted without need"),
+        ("subtracted", "r.grad", "the share that comes back from d is missing"),
+        ("decay", "v.grad", "the share that comes back from loss is missing"),
     ],
 )
 def test_a_term_is_not_said_to_be_added_that_may_be_missing_with_the_other_sign(

@@ -16,8 +16,9 @@ from manual_bp.nn._layer import Array
 from ._evaluate import ROUNDOFF, Evaluator
 from ._node import Node
 
-#: Names with a prefix: the reference's answer, and a quantity of the pass before.
-RIGHT, BEFORE = "right:", "before:"
+#: Names with a prefix: the reference's answer, a quantity of the pass before, and what one of several readers of a
+#: quantity gives to its gradient.
+RIGHT, BEFORE, SHARE = "right:", "before:", "share:"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from manual_bp.network import TARGET
 from manual_bp.trace import GRAD, NEW
 
 from ._axes import axis_word
+from ._case import SHARE
 from ._edit import Edit
 from ._edits_array import Site, array_edits, function_edits
 from ._edits_formula import part_edits
@@ -150,12 +151,13 @@ def _terms_per(s: Setting, part: Node) -> Iterator[Edit]:
     """A term that is added once for each element along an axis of an operand."""
     for i, term in enumerate(part.args if part.op == "add" and len(part.args) > 1 else ()):
         for name, leaf in leaves(s.root).items():
+            called = s.quantity.removesuffix(GRAD) if name.startswith(SHARE) else name
             for axis, n in enumerate(s.shape_of(leaf)):
                 if n > 1:
                     word = axis_word(s.kind_of(name), len(s.shape_of(leaf)), axis)
                     more = mul(term, node("count", leaf, axes=(axis,)))
                     new = replace(part, args=(*part.args[:i], more, *part.args[i + 1 :]))
-                    text = f"{term.says or 'a term'} is added once for each {word} of {name}"
+                    text = f"{term.says or 'a term'} is added once for each {word} of {called}"
                     yield Edit(identifier="term-doubled", name=text, tree=exchange(s.root, part, new), cost=1.7)
 
 
@@ -180,7 +182,9 @@ def _operands(s: Setting) -> Iterator[Edit]:
         linear = s.operations <= _LINEAR  # scaling an operand scales the result: it need not be tried for each
         # a class is a whole number, of which nothing is kept above a small one
         kept = () if any(reader.op == "one_hot" for reader, _ in readers[leaf]) else clips(leaf)
-        for identifier, words, cost, new in (*array_edits(site, s.dtype), *function_edits(site), *kept):
+        # a share is no operand that a function is applied to, but what became of one
+        functions = () if name.startswith(SHARE) else (*function_edits(site), *kept)
+        for identifier, words, cost, new in (*array_edits(site, s.dtype), *functions):
             if linear and identifier == "ones" and shape == ():
                 continue
             identifier, text = _well_known(s, leaf, identifier, f"{leaf.says} {words}")

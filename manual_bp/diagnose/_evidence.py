@@ -14,7 +14,7 @@ import numpy as np
 from manual_bp.compare import Item
 from manual_bp.network import TARGET
 from manual_bp.report import Check, Diagnosis, Finding, Report
-from manual_bp.trace import Array
+from manual_bp.trace import GRAD, Array
 
 from ._overwritten import acquitted, overwritten
 from ._probe import DIAGNOSED, KeptProbe
@@ -33,6 +33,7 @@ MOST = 40
 
 Progress = Callable[[str, int, int], None]
 Locate = Callable[[str], str]
+Shares = Callable[[str], Mapping[str, Array]]
 
 
 _ASKED: ContextVar[tuple[Effort | None, Progress | None]] = ContextVar("asked", default=(None, None))
@@ -88,10 +89,11 @@ class Evidence:
         items: Sequence[Item],
         checks: Sequence[Check],
         given: Mapping[str, Array] | None = None,
+        shares: Shares | None = None,
     ) -> None:
         """Remember one probe: what the candidate reports, the target, what is expected, and the verdicts.
 
-        ``given`` are parameters and buffers, as far as they are not reported.
+        ``given`` are parameters and buffers, as far as they are not reported; ``shares`` see `KeptProbe`.
         """
         known = {i.quantity.name: i.isolated.value for i in items if i.isolated is not None}
         own = {n: a for n, a in reported.items() if n not in known or a.shape == known[n].shape}
@@ -105,6 +107,7 @@ class Evidence:
             items={i.quantity.name: i for i in items},
             statuses={c.name: c.status for c in checks},
             before=self._last,
+            shares=shares,
         )
         self._last = values
         self._probes.append(made)
@@ -127,8 +130,20 @@ class Evidence:
 
     def cases(self, name: str) -> list[Case]:
         """One quantity on every probe that was kept."""
-        found = (self._case(name, probe) for probe in self._probes)
-        return [case for case in found if case is not None]
+        made = [(probe, case) for probe in self._probes if (case := self._case(name, probe)) is not None]
+        cases = [case for _, case in made]
+        if not name.endswith(GRAD) or not any(probe.shares for probe, _ in made):
+            return cases
+        from ._case import SHARE
+        from ._search import formula_of
+
+        if formula_of(self.graph, cases) is not None:
+            return cases  # nothing is to be asked of torch where every reader's share is known by its formula
+        shares = [probe.shares(name) if probe.shares else {} for probe, _ in made]
+        return [
+            replace(case, values={**case.values, **{SHARE + reader: a for reader, a in own.items()}})
+            for case, own in zip(cases, shares, strict=True)
+        ]
 
     def overwritten(self, name: str) -> tuple[str, str] | None:
         """What to say of a quantity, and why, where one array was used for two."""

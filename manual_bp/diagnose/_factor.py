@@ -11,7 +11,7 @@ import numpy as np
 from manual_bp.trace import GRAD
 
 from ._axes import axes_words
-from ._case import Case
+from ._case import RIGHT, SHARE, Case
 from ._edit import Edit
 from ._evaluate import MISFIT, ROUNDOFF
 from ._node import Node, add, const, exchange, fn, inverse_count, leaves, mul, node, operand, scaled, walk
@@ -195,8 +195,8 @@ def _roots(s: Setting) -> Iterator[tuple[str, str, float, Node]]:
 
 def _operands(s: Setting) -> dict[str, Node]:
     """What the formula reads; where there is none, what the steps read and give that make the quantity."""
-    found = leaves(s.root)
-    if found and not all(name.startswith("right:") for name in found):
+    found = {name: leaf for name, leaf in leaves(s.root).items() if not name.startswith((RIGHT, SHARE))}
+    if found:
         return found
     makers = [s.graph.step(m) for m in s.graph.makers(s.quantity)]
     names = [n for m in makers if m is not None for n in (m.name, *m.inputs)]

@@ -9,6 +9,7 @@ from typing import Any
 from manual_bp.network import INPUT, TARGET, Network
 from manual_bp.trace import GRAD, NEW
 
+from ._case import SHARE
 from ._forms_loss import Form, loss_forms, loss_value_forms, loss_variants
 from ._formulas import Operands, forms_of, formulas_of, value_forms_of
 from ._formulas_elementwise import forward_of
@@ -117,6 +118,11 @@ class Graph:
         except (KeyError, ValueError, TypeError, AttributeError, ArithmeticError):
             return None  # a layer that is not what it seems; there is no formula then, only the generic edits
 
+    def shared(self, quantity: str, shapes: Shapes) -> Node | None:
+        """The sum of what torch says that each reader gives to a gradient, None where that is not known."""
+        shares = [name for name in shapes if name.startswith(SHARE)]
+        return _sum([(name.removeprefix(SHARE), operand(name)) for name in shares]) if len(shares) > 1 else None
+
     def context(self, quantity: str, shapes: Shapes) -> Context:
         """Other forms of the same formula, what belongs to its neighbours, and decisions that are no single place."""
         try:
@@ -164,14 +170,26 @@ class _Writer:
                 local = next(k for k, v in s.params.items() if v == base)
                 found = formulas_of(s.layer, self._operands(s, depth))
                 parts.append((s.name, found.params.get(local) if found else None))
-            return _sum(parts)
+            return _sum(self._completed(parts, depth))
         step = graph.step(base)
         if base == quantity:
             if step is None:
                 return None
             found = formulas_of(step.layer, self._operands(step, depth))
             return found.y if found else None
-        return _sum(self._contributions(base, depth))
+        return _sum(self._completed(self._contributions(base, depth), depth))
+
+    def _completed(self, parts: list[tuple[str, Node | None]], depth: int) -> list[tuple[str, Node | None]]:
+        """Torch's own share in place of a formula that is not known here."""
+        shares = [name for name in self.shapes if name.startswith(SHARE)] if not depth else []
+        if not shares:
+            return parts
+        found: list[tuple[str, Node | None]] = []
+        for share in shares:
+            step = share.removeprefix(SHARE)
+            own = [(name, part) for name, part in parts if name == step and part is not None]
+            found += own if own and len(own) == [name for name, _ in parts].count(step) else [(step, operand(share))]
+        return found
 
     def _contributions(self, base: str, depth: int) -> list[tuple[str, Node | None]]:
         graph = self.graph

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from manual_bp.compare import Item
@@ -14,7 +14,10 @@ DIAGNOSED = frozenset({"wrong", "nonfinite", "mismatch"})
 
 @dataclass(frozen=True, kw_only=True)
 class KeptProbe:
-    """References to one probe's arrays; nothing is copied."""
+    """References to one probe's arrays; nothing is copied.
+
+    ``shares`` computes what each of several readers of a quantity gives to its gradient, by the reader's name.
+    """
 
     name: str
     values: Mapping[str, Array]
@@ -22,6 +25,7 @@ class KeptProbe:
     items: Mapping[str, Item]
     statuses: Mapping[str, str]
     before: Mapping[str, Array]
+    shares: Callable[[str], Mapping[str, Array]] | None = None
 
     @property
     def size(self) -> int:

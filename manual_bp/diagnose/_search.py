@@ -10,14 +10,14 @@ from functools import cached_property
 
 import numpy as np
 
-from ._case import BEFORE, Case
+from ._case import BEFORE, SHARE, Case
 from ._edit import Edit
 from ._edits import edits
 from ._evaluate import MISFIT
 from ._factor import factor_edits, fitted_terms, precision_edits
 from ._graph import Context, Graph, generic
 from ._idle import idle
-from ._node import Node, operand
+from ._node import Node, leaves, operand
 from ._setting import Setting
 from ._thin import thin
 
@@ -111,9 +111,11 @@ def prepare(
     right = tuple(sorted((c for c in cases if not c.wrong), key=lambda c: c.reported.size))
     first = wrong[0]
     shapes = first.shapes()
-    root = graph.formula(first.quantity, shapes)
-    known = root is not None and all(_agrees(c, root) for c in cases)
-    if root is None or not known:
+    root = formula_of(graph, cases, first)
+    known = root is not None and not any(name.startswith(SHARE) for name in leaves(root))
+    if root is None:
+        root = graph.shared(first.quantity, shapes)
+    if root is None or not (known or all(_agrees(c, root) for c in cases)):
         root = generic(first.quantity)
     with np.errstate(all="ignore"):
         for case in cases:
@@ -132,6 +134,13 @@ def prepare(
     return Search(
         wrong=wrong, right=right, setting=setting, deadline=time.monotonic() + seconds, without=frozenset(without)
     )
+
+
+def formula_of(graph: Graph, cases: Sequence[Case], first: Case | None = None) -> Node | None:
+    """What the quantity is by definition, if that gives the reference's own numbers; shapes are those of ``first``."""
+    first = first or cases[0]
+    root = graph.formula(first.quantity, first.shapes()) if cases else None
+    return root if root is not None and all(_agrees(c, root) for c in cases) else None
 
 
 def _telling(case: Case) -> tuple[int, int, int]:

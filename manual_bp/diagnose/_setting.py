@@ -10,6 +10,7 @@ from manual_bp.network import INPUT, TARGET
 from manual_bp.trace import GRAD, NEW
 
 from ._axes import Kind, kind_at, kind_of_array
+from ._case import SHARE
 from ._graph import Context, Graph
 from ._node import Node, walk
 
@@ -50,6 +51,8 @@ class Setting:
 
     def kind_of(self, name: str) -> Kind:
         """What the axes of a quantity mean."""
+        if name.startswith(SHARE):
+            name = self.quantity  # what a reader gives to it
         if name not in self._kinds:
             self._kinds[name] = kind_of_array(self.graph, self.shapes, name)
         return self._kinds[name]

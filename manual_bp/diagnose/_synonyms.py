@@ -14,7 +14,7 @@ from manual_bp.network import TARGET
 from manual_bp.nn._layer import Array
 from manual_bp.trace import GRAD, NEW
 
-from ._case import BEFORE, RIGHT, Case
+from ._case import BEFORE, RIGHT, SHARE, Case
 from ._evaluate import MISFIT, Evaluator
 from ._node import Node
 from ._search import Found
@@ -105,6 +105,12 @@ def _world(s: Setting, case: Case, draw: int) -> Evaluator:
         if name == RIGHT + s.quantity:
             return drawn(np.asarray(case.right, np.float64), name)
         like = case.look(name)
+        if name.startswith(SHARE):  # what a reader passes on unchanged, or subtracts, is the same by both its names
+            for other, array in case.values.items():
+                for sign in (1.0, -1.0) if other.endswith(GRAD) else ():
+                    if np.array_equal(like, sign * array):
+                        return sign * look(other)
+            return drawn(like, name)
         own = name.removeprefix(BEFORE)
         if own == name and not name.endswith((GRAD, NEW)) and name not in parameters:
             tree = s.graph.formula(name, s.shapes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from manual_bp_torch.failures import TheirError
 from manual_bp_torch.judge import verdict_of
 from manual_bp_torch.program import LOSS, Program, Structure
 from manual_bp_torch.running import changed, statistics_of
+from manual_bp_torch.shares import shares_of
 from manual_bp_torch.stochastic import Nudge, as_it_is, spread
 from manual_bp_torch.tapping import Pass
 from manual_bp_torch.unrounded import unrounded
@@ -340,6 +342,15 @@ class ProgramJudge:
         for name, told in estimates.items():
             bounds[name] = Bound(told.e, rule, kinks=told.kinks, alternatives=others.get(name, ()))
         return bounds
+
+    def shares(
+        self, setting: Setting, candidate: Trace, found: Pass, structure: Structure, name: str
+    ) -> dict[str, Array]:
+        """What each reader of a quantity gives to its gradient, of the candidate's own numbers; see `shares_of`."""
+        _, claims, _ = self._replayed(setting, self._claims(candidate, found), structure)
+        wide = setting.widened()
+        run = partial(self.wide.run, wide.params, wide.x, wide.y)
+        return shares_of(run, {n: _widen(t) for n, t in claims.items()}, structure, name)
 
     # ------------------------------------------------------------------ referee
 
