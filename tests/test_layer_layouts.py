@@ -252,3 +252,44 @@ def test_shapes_that_cannot_be_are_said() -> None:
         verify_layer(Columns(), nn.Linear, x=x)
     with pytest.raises(ManualBPError, match="has 4 axes"):
         verify_layer(Columns(), nn.Linear(4, 3), x=x, layouts={"x": "NHWC"})
+
+
+class Turned:
+    """A dense layer that keeps its weight as (in, out), and the gradient of it as (out, in)."""
+
+    def __init__(self, size: int) -> None:
+        self.W, self.b = np.zeros((4, size)), np.zeros(size)
+
+    def forward(self, x: Any) -> Any:
+        self.x = x
+        return x @ self.W + self.b
+
+    def backward(self, d: Any) -> Any:
+        self.dW, self.db = d.T @ self.x, d.sum(0)
+        return d @ self.W.T
+
+
+@pytest.mark.parametrize(("size", "status"), [(3, "mismatch"), (4, "wrong")])
+def test_a_gradient_that_is_not_laid_out_as_its_weight_is(size: int, status: str) -> None:
+    """That torch would lay it out in this way says nothing: it does not fit the layer's own weight."""
+    report = verify_layer(Turned(size), nn.Linear(4, size), x=np.random.default_rng(0).standard_normal((5, 4)))
+    assert {c.name: c.status for c in report.checks if c.status != "pass"} == {"weight.grad": status}
+
+
+def test_a_function_may_hand_over_the_gradient_as_torch_has_it() -> None:
+    adapter = Adapter(grads={"weight": lambda layer: layer.dW})
+    x = np.random.default_rng(0).standard_normal((5, 4))
+    verify_layer(Turned(3), nn.Linear(4, 3), x=x, adapter=adapter).raise_if_wrong()
+
+
+def test_an_upstream_gradient_in_another_order_than_the_input() -> None:
+    class Scale:
+        def forward(self, x: Any) -> Any:  # (N, H, W, C)
+            return x * 2
+
+        def backward(self, d: Any) -> Any:
+            return (2 * d).transpose(0, 3, 1, 2)  # (N, C, H, W), by mistake
+
+    x = np.random.default_rng(0).standard_normal((2, 4, 5, 3))
+    report = verify_layer(Scale(), lambda x: x * 2, x=x, layouts={"x": "NHWC", "output": "NHWC"})
+    assert {c.name: c.status for c in report.checks if c.status != "pass"} == {"x.grad": "mismatch"}

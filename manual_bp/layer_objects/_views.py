@@ -34,9 +34,15 @@ class View:
     axes: tuple[int, ...]
 
     def to_torch(self, array: Array) -> Array:
-        """The array as torch has it; one of another shape stays as it is, and is judged by that."""
+        """The array as torch has it; one of another shape stays of another shape, and is judged by that.
+
+        So does one that is laid out as torch lays it out, where the layer does not: a gradient that does not fit what
+        it is a gradient of.
+        """
         if not same_but_ones(array.shape, self.layer):
-            return array
+            own = [n for n in array.shape if n != 1]
+            foreign = len(own) == len(self.axes) and same_but_ones(own, self.torch)
+            return array.reshape(own).transpose(self.axes) if foreign else array
         return np.ascontiguousarray(array.reshape(self.opened).transpose(self.axes)).reshape(self.torch)
 
     def to_layer(self, array: Array) -> Array:

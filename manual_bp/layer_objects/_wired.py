@@ -124,7 +124,10 @@ class Wired:
                 for other in others:
                     if other != path and read(self.layer, other) is not kept:
                         write(self.layer, other, kept)
-                old = self._stored(name, path)
+                try:
+                    old = self._stored(name, path)
+                except (AttributeError, LookupError, TypeError):
+                    continue  # a function of somebody's, and there is no gradient before the first backward pass
                 if isinstance(old, np.ndarray) and old.shape == piece.shape and old is not kept and old.flags.writeable:
                     old[...] = 0
 
@@ -165,11 +168,14 @@ class Wired:
                 continue
             if any(keeps_adding(self.layer, piece) for piece in pieces):
                 self.notes.append(f"{type(self.layer).__name__} adds to its gradients: zero them before each pass")
+            said = callable(self.adapter.grads.get(name))  # a function may hand over torch's own layout
             whole = [
-                view.to_torch(np.asarray(piece)) for view, piece in zip(self.views[name], pieces, strict=False)
-            ]  # fmt: skip
+                piece if said and same_but_ones(piece.shape, view.torch) else view.to_torch(piece)
+                for view, piece in zip(self.views[name], map(np.asarray, pieces), strict=False)
+            ]
             value = whole[0] if len(whole) == 1 else np.concatenate(whole)
-            gradients[name + GRAD] = value.reshape(params[name].shape) if value.size == params[name].size else value
+            fits = same_but_ones(value.shape, params[name].shape)
+            gradients[name + GRAD] = value.reshape(params[name].shape) if fits else value
         return dx, gradients
 
     def holds(self, name: str) -> bool:
