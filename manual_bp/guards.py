@@ -17,6 +17,9 @@ from manual_bp.trace import GRAD, Array
 #: From the largest guard that still is one, to the smallest that changes anything.
 _SIZES = (*(float(f"1e-{k}") for k in range(5, 17)), *(float(np.finfo(t).eps) for t in (np.float32, np.float64)))
 
+#: A guard that changes no probability: the loss as it is.
+_NONE = 1e-300
+
 
 @dataclass(frozen=True)
 class LogLoss:
@@ -52,11 +55,27 @@ def guarded(items: tuple[Item, ...], loss: LogLoss, output: str, x: Array, y: Ar
     )
 
 
+def recognised(items: tuple[Item, ...], kind: str, output: str, x: Array, y: Array, *, u: float) -> LogLoss | None:
+    """The loss of that kind that gives the reference's own numbers, None if none does: a weighted one, say."""
+    right = {item.quantity.name: item.isolated.value for item in items if item.isolated is not None}
+    for reduction in ("mean", "sum"):
+        loss = LogLoss(kind, reduction)
+        with np.errstate(all="ignore"):
+            value, e_value, slope, e_slope, _ = next(_forms(loss, np.asarray(x, np.float64), y, u, sizes=(_NONE,)))
+            parts = (("loss", value, e_value), (output + GRAD, slope, e_slope))
+            told = [(v, e, right[name]) for name, v, e in parts if name in right]
+            if told and all(v.shape == r.shape and bool((np.abs(v - r) <= e).all()) for v, e, r in told):
+                return loss
+    return None
+
+
 def _finite(*arrays: Array) -> bool:
     return all(bool(np.isfinite(a).all()) for a in arrays)
 
 
-def _forms(loss: LogLoss, x: Array, y: Array, u: float) -> Iterator[tuple[Array, Array, Array, Array, str]]:
+def _forms(
+    loss: LogLoss, x: Array, y: Array, u: float, sizes: tuple[float, ...] = _SIZES
+) -> Iterator[tuple[Array, Array, Array, Array, str]]:
     """Loss, its allowed error, gradient, its allowed error, and the form in words."""
     p, t = _probabilities(loss.kind, x), np.asarray(y)
     examples = len(x)
@@ -67,14 +86,16 @@ def _forms(loss: LogLoss, x: Array, y: Array, u: float) -> Iterator[tuple[Array,
     count = 1.0 if loss.reduction == "sum" else float(examples if loss.kind == "softmax" else x.size)
     if not count:
         return
-    n = x.shape[-1] + 16
+    n, off = x.shape[-1] + 16, 8 * u if loss.kind == "sigmoid" else 0.0
     for form, log, slope in _logs():
-        for eps in _SIZES:
+        for eps in sizes:
             inside = t * log(p, eps) + (0 if loss.kind == "softmax" else (1 - t) * log(1 - p, eps))
             g = -t * slope(p, eps) + (0 if loss.kind == "softmax" else (1 - t) * slope(1 - p, eps))
             dx = _through(loss.kind, p, g) / count
-            # probabilities are off by n u relative to themselves or to one, and so are their logarithms
-            e_loss = 4 * n * u * (np.abs(inside) + np.abs(t) + 1).sum() / count
+            # probabilities are off by n u relative to themselves, and so are their logarithms; one minus a sigmoid is
+            # off by as much as one is, which is more than itself where that is small
+            far = t * np.log1p(off * slope(p, eps)) + (1 - t) * np.log1p(off * slope(1 - p, eps)) if off else 0.0
+            e_loss = (4 * n * u * (np.abs(inside) + np.abs(t) + 1) + far).sum() / count
             scale = np.abs(g) * (p if loss.kind != "probability" else 1.0)
             e_dx = 4 * n * u * (scale + (np.abs(g * p).sum(-1, keepdims=True) if loss.kind == "softmax" else 0)) / count
             yield np.asarray(-inside.sum() / count), np.asarray(e_loss), dx, e_dx, form.format(eps)
@@ -84,7 +105,8 @@ def _probabilities(kind: str, x: Array) -> Array:
     if kind == "probability":
         return x
     if kind == "sigmoid":
-        return np.asarray(0.5 * (1 + np.tanh(x / 2)))
+        e = np.exp(-np.abs(x))
+        return np.asarray(np.where(x < 0, e, 1.0) / (1 + e))
     shifted = np.exp(x - x.max(-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(-1, keepdims=True))
 

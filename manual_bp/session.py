@@ -12,6 +12,7 @@ from manual_bp import _torch_side
 from manual_bp.candidate import Naming, as_array
 from manual_bp.diagnose import Evidence
 from manual_bp.errors import ManualBPError
+from manual_bp.guards import LogLoss
 from manual_bp.inputs import mapped, named, rebuilt
 from manual_bp.layouts import TORCH_ORDER, parse, to_torch_layout
 from manual_bp.trace import Array
@@ -73,6 +74,7 @@ class Session:
         self.steps: tuple[Any, ...] = ()
         self.params_used = False
         self.evidence: Evidence | None = None
+        self.log_loss: LogLoss | None = None
         self.refusal: ManualBPError | None = None
 
     def _from_candidate(self, name: str, array: Array) -> Array:

@@ -18,7 +18,7 @@ from manual_bp.diagnose import Case as DiagnosisCase
 from manual_bp.diagnose import Evidence, place_of
 from manual_bp.errors import ManualBPError
 from manual_bp.findings import blame_mutation, coverage
-from manual_bp.guards import LogLoss, guarded
+from manual_bp.guards import LogLoss, guarded, recognised
 from manual_bp.inputs import named, rebuilt
 from manual_bp.kept import Kept
 from manual_bp.report import Check, Finding, ProbeInfo, Report
@@ -313,7 +313,7 @@ def judge_observed(
     unsaid = [item.quantity.name for item in items if item.quantity.name in left_out]
     checks = compare(wanted, trace, probe=probe.name, strict_kinks=judging.strict_kinks, left_out=unsaid)
     if any(c.status in ("wrong", "nonfinite") and c.name in ("loss", f"{structure.output}{GRAD}") for c in checks):
-        wanted = _with_guards(session, setting, wanted, trace, found, structure.output)
+        wanted = _with_guards(session, setting, wanted, trace, found, structure)
         checks = compare(wanted, trace, probe=probe.name, strict_kinks=judging.strict_kinks, left_out=unsaid)
     verdicts = session.judge.referee(setting, trace, found, structure, checks)
     checks, findings = refereed(checks, verdicts, probe.name)
@@ -346,15 +346,19 @@ def judge_observed(
 
 
 def _with_guards(
-    session: Session, setting: Any, items: tuple[Item, ...], trace: Trace, found: Any, output: str | None
+    session: Session, setting: Any, items: tuple[Item, ...], trace: Trace, found: Any, structure: Any
 ) -> tuple[Item, ...]:
     """Guarded logarithms in the loss as other right answers, where the loss is made of logarithms."""
-    kind = _torch_side.layer_reference.log_loss(session.program.loss)
-    if kind is None or output is None or found.values[output].dim() not in (1, 2):
+    side, output, u = _torch_side.layer_reference, structure.output, session.judge.precision.u
+    if output is None or setting.y is None or found.values[output].dim() not in (1, 2):
         return items
-    x = trace.get(output, found.values[output].numpy())
-    u = session.judge.precision.u
-    return guarded(items, LogLoss(*kind), output, x, setting.y.numpy(), u=u)
+    x, y = trace.get(output, found.values[output].numpy()), setting.y.numpy()
+    if session.log_loss is None and (known := side.log_loss(session.program.loss)) is not None:
+        session.log_loss = LogLoss(*known)
+    segment = structure.segments.get("loss")
+    if session.log_loss is None and segment and (kind := side.log_loss_of(segment.ops)) is not None:
+        session.log_loss = recognised(items, kind, output, x, y, u=u)
+    return items if session.log_loss is None else guarded(items, session.log_loss, output, x, y, u=u)
 
 
 def runner(candidate: Any, session: Session) -> Run:

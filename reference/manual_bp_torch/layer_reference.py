@@ -206,6 +206,16 @@ def log_loss(loss: object) -> tuple[str, str] | None:
     return None if changed else (kind, str(own.reduction))
 
 
+def log_loss_of(operations: tuple[str, ...]) -> str | None:
+    """Kind of a loss of logarithms that is no module, by torch's operations in it; see `manual_bp.guards`."""
+    return {
+        ("LogSoftmax", "NllLoss"): "softmax",
+        ("BinaryCrossEntropyWithLogits",): "sigmoid",
+        ("Sigmoid", "BinaryCrossEntropy"): "sigmoid",
+        ("BinaryCrossEntropy",): "probability",
+    }.get(operations)
+
+
 def takes_classes(module: object) -> bool:
     """Whether its target may be class indices."""
     return isinstance(module, nn.CrossEntropyLoss | nn.NLLLoss)

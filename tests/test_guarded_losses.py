@@ -1,0 +1,81 @@
+"""A small number inside of a logarithm is accepted however the reference is written, and nothing else with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from manual_bp import verify
+from manual_bp.report import Report
+
+RNG = np.random.default_rng(2)
+X, CLASSES, BITS = RNG.standard_normal((5, 4)), np.array([0, 1, 2, 3, 1]), np.array([1.0, 0, 1, 1, 0])
+WEIGHT = torch.tensor([1.0, 2, 3, 4])
+CROSS_ENTROPY = nn.functional.cross_entropy
+BINARY = nn.functional.binary_cross_entropy
+
+
+def softmax(scale: float = 1.0, mean: bool = True, eps: float = 1e-9) -> Callable[[Any, Any, Any], dict[str, Any]]:
+    """The loss of probabilities, ``eps`` inside of the logarithm; its gradient is ``scale`` times the right one."""
+
+    def mine(params: Any, x: Any, y: Any) -> dict[str, Any]:
+        e = np.exp(x - x.max(1, keepdims=True))
+        p = e / e.sum(1, keepdims=True)
+        n = np.arange(len(x))
+        losses, dx = -np.log(p[n, y] + p.dtype.type(eps)), scale * (p - np.eye(4, dtype=p.dtype)[y])
+        return {"loss": losses.mean() if mean else losses.sum(), "x.grad": dx / len(x) if mean else dx}
+
+    return mine
+
+
+def sigmoid(params: Any, x: Any, y: Any) -> dict[str, Any]:
+    p = 1 / (1 + np.exp(-x))
+    eps = p.dtype.type(1e-8)
+    loss = -(y * np.log(p + eps) + (1 - y) * np.log(1 - p + eps)).mean()
+    return {"loss": loss, "x.grad": (p - y) / p.size}
+
+
+def written(function: Callable[..., Any], **options: Any) -> Callable[[Any, Any], Any]:
+    return lambda x, y: function(x, y, **options)
+
+
+def blamed(report: Report) -> set[str]:
+    return {c.name for c in report.checks if c.status not in ("pass", "kink", "inherited")}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_reference_that_calls_the_function(dtype: str) -> None:
+    verify(softmax(), written(CROSS_ENTROPY), x=X, y=CLASSES, dtype=dtype).raise_if_wrong()
+    verify(softmax(), nn.Identity(), loss=CROSS_ENTROPY, x=X, y=CLASSES, dtype=dtype).raise_if_wrong()
+    total = written(CROSS_ENTROPY, reduction="sum")
+    verify(softmax(mean=False), nn.Identity(), loss=total, x=X, y=CLASSES, dtype=dtype).raise_if_wrong()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_two_classes(dtype: str) -> None:
+    z = RNG.standard_normal(5)
+    logits = written(nn.functional.binary_cross_entropy_with_logits)
+    verify(sigmoid, nn.Identity(), loss=nn.BCEWithLogitsLoss(), x=z, y=BITS, dtype=dtype).raise_if_wrong()
+    verify(sigmoid, logits, x=z, y=BITS, dtype=dtype).raise_if_wrong()
+    verify(sigmoid, lambda x, y: BINARY(torch.sigmoid(x), y), x=z, y=BITS, dtype=dtype).raise_if_wrong()
+
+
+def test_what_the_report_says_of_it() -> None:
+    report = verify(softmax(), written(CROSS_ENTROPY), x=X, y=CLASSES)
+    assert {c.note for c in report.checks if c.name == "loss"} == {"accepted: log(p + 1e-09)"}
+
+
+def test_a_mistake_beside_it_is_none_the_less_one() -> None:
+    assert blamed(verify(softmax(scale=2.0), written(CROSS_ENTROPY), x=X, y=CLASSES)) == {"x.grad"}
+    assert blamed(verify(softmax(mean=False), written(CROSS_ENTROPY), x=X, y=CLASSES)) == {"loss", "x.grad"}
+    assert blamed(verify(softmax(eps=1e-3), written(CROSS_ENTROPY), x=X, y=CLASSES)) == {"loss"}
+
+
+@pytest.mark.parametrize("options", [{"weight": WEIGHT.double()}, {"label_smoothing": 0.1}, {"ignore_index": 1}])
+def test_another_loss_is_not_taken_for_the_plain_one(options: Any) -> None:
+    assert "loss" in blamed(verify(softmax(), written(CROSS_ENTROPY, **options), x=X, y=CLASSES))
