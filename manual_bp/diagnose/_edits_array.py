@@ -161,7 +161,21 @@ def _along_axes(site: Site) -> Iterator[ArrayEdit]:
                 1.6,
                 node("spread", a, axis=axis, index=index),
             )
+    yield from _overwritten(site)
     yield from _pooled(site)
+
+
+def _overwritten(site: Site) -> Iterator[ArrayEdit]:
+    """What a loop over all positions, or over all examples and positions, leaves that assigns and does not add."""
+    if site.ndim < 4 or site.kind != "image" or not all(map(site.long, site.spatial)):
+        return
+    last = site.node
+    for axis in site.spatial:
+        last = node("only", last, axis=axis, index=-1)
+    yield "accumulation-overwritten", "counts in its last position only", 1.25, last
+    if site.long(0):
+        words = "counts in the last position of its last example only"
+        yield "accumulation-overwritten", words, 1.25, node("only", last, axis=0, index=-1)
 
 
 def _family(word: str, what: str, kind: Kind) -> str:
