@@ -87,6 +87,26 @@ def my_unrolled(*, adds: bool) -> Callable[[Any, Any, Any], dict[str, Any]]:
     return mine
 
 
+def quantised(params: Any, x: Any) -> Any:
+    """Straight through a rounding, which reads z and gives it no gradient."""
+    z = tap("z", x @ params["W"])
+    q = tap("q", torch.round(z))
+    s = tap("s", z + (q - z).detach())
+    return (s**2).mean() + ((z - q.detach()) ** 2).mean()
+
+
+def my_quantised(terms: str) -> Callable[[Any, Any], dict[str, Any]]:
+    def mine(params: Any, x: Any) -> dict[str, Any]:
+        z = x @ params["W"]
+        q = np.round(z)
+        shares = {"s": 2 * q / z.size, "l": 2 * (z - q) / z.size}
+        dz = sum(shares[term] for term in terms)
+        loss = (q * q).mean() + ((z - q) ** 2).mean()
+        return {"z": z, "q": q, "s": q, "loss": loss, "ds": shares["s"], "dz": dz, "dW": x.T @ dz}
+
+    return mine
+
+
 def named(report: Report, name: str) -> tuple[str, str]:
     found = next(c.diagnosis for c in report.checks if c.name == name and c.diagnosis)
     return found.name, found.confidence
@@ -113,6 +133,14 @@ def test_one_use_of_a_tied_weight(uses: str, missing: str) -> None:
     report = verify(my_tied(uses), tied, x=RNG.standard_normal((5, 4)), params=TIED)
     assert report.first_wrong == "W.grad"
     assert named(report, "W.grad") == (f"the share that comes back from {missing} is missing", "certain")
+
+
+@pytest.mark.parametrize(("terms", "missing"), [("s", "loss"), ("l", "s")])
+def test_a_reader_that_gives_nothing_back_is_not_counted(terms: str, missing: str) -> None:
+    params = {"W": RNG.standard_normal((3, 2))}
+    verify(my_quantised("sl"), quantised, x=X, params=params).raise_if_wrong()
+    report = verify(my_quantised(terms), quantised, x=X, params=params)
+    assert named(report, "z.grad") == (f"the share that comes back from {missing} is missing", "certain")
 
 
 def test_a_share_that_is_added_twice() -> None:

@@ -140,8 +140,12 @@ class Evidence:
         if formula_of(self.graph, cases) is not None:
             return cases  # nothing is to be asked of torch where every reader's share is known by its formula
         shares = [probe.shares(name) if probe.shares else {} for probe, _ in made]
+        # a rounding reads, and gives nothing back: nobody leaves its share out
+        telling = {reader for own in shares for reader, share in own.items() if share.any()}
         return [
-            replace(case, values={**case.values, **{SHARE + reader: a for reader, a in own.items()}})
+            replace(
+                case, values={**case.values, **{SHARE + reader: a for reader, a in own.items() if reader in telling}}
+            )
             for case, own in zip(cases, shares, strict=True)
         ]
 
