@@ -101,11 +101,7 @@ class _LaterKinks(KinkSet):
     def valid(self, candidate: Array) -> Array:  # a field there; here that would be a cycle
         """The mask of the elements that a valid subgradient may hold."""
         kinks, e = self.__dict__["_make"](), self.__dict__["_e"].to(_WIDE)
-        own = to_torch(candidate).to(_WIDE)
-        ok = (own >= kinks.low.to(_WIDE) - 2 * e) & (own <= kinks.high.to(_WIDE) + 2 * e)
-        if kinks.valid is not None:
-            ok &= kinks.valid(own, e)
-        return np.asarray(ok.numpy())
+        return np.asarray(kinks.holds(to_torch(candidate).to(_WIDE), e).numpy())
 
 
 def kink_set_of(kinks: Kinks, bound: Bound) -> KinkSet:

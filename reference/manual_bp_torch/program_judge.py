@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -19,9 +19,10 @@ from manual_bp.inputs import mapped, named
 from manual_bp.report import Check, Kind, Referee, StepInfo
 from manual_bp.trace import GRAD, Array, Equation, Quantity, Trace
 from manual_bp_torch.answers import alternatives_of, expected_of, kink_set_of
-from manual_bp_torch.bounds import Alternative, Bound, Precision
+from manual_bp_torch.bounds import Alternative, Bound, Kinks, Precision
 from manual_bp_torch.bounds._model import nothing
 from manual_bp_torch.certify import certify
+from manual_bp_torch.choices import Choices, kinks_of
 from manual_bp_torch.failures import TheirError
 from manual_bp_torch.judge import verdict_of
 from manual_bp_torch.program import LOSS, Program, Structure
@@ -29,6 +30,7 @@ from manual_bp_torch.running import changed, statistics_of
 from manual_bp_torch.shares import shares_of
 from manual_bp_torch.stochastic import Nudge, as_it_is, spread
 from manual_bp_torch.tapping import Pass
+from manual_bp_torch.ties import Ties, found_ties
 from manual_bp_torch.unrounded import unrounded
 from manual_bp_torch.weights import to_numpy, to_torch
 
@@ -333,14 +335,24 @@ class ProgramJudge:
 
         of = {name: used[base] for name in missing if (base := name.removesuffix(GRAD)) != name and base in used}
         u, eta = self.precision.u, self.precision.eta
-        estimates = spread(again, u=u, eta=eta, operands=of if kinks else None)
+        ties = cache(partial(found_ties, lambda: again(as_it_is), u))
+
+        def hold() -> Ties:
+            return Ties(u, ties().known)
+
+        estimates = spread(again, u=u, eta=eta, operands=of if kinks else None, hold=hold)
         rule = "calibrated: stochastic arithmetic in float64"
         others: Mapping[str, Sequence[Alternative]] = {}
         if kinks and claims:
             computed = {**found.values, **found.grads}
-            others = unrounded(again, {n: computed[n] for n in missing}, u=u, eta=eta, operands=of)
+            others = unrounded(again, {n: computed[n] for n in missing}, u=u, eta=eta, operands=of, hold=hold)
+        chosen: Mapping[str, Kinks] = {}
+        if kinks and (claimed := {n: widened[n] for n in missing if n.endswith(GRAD) and n in widened}):
+            errors = {name: estimates[name].e for name in claimed}
+            chosen = kinks_of(lambda: Choices(lambda: again(as_it_is), claimed, errors, ties()), claimed, estimates)
         for name, told in estimates.items():
-            bounds[name] = Bound(told.e, rule, kinks=told.kinks, alternatives=others.get(name, ()))
+            kink = chosen.get(name, told.kinks)
+            bounds[name] = Bound(told.e, rule, kinks=kink, alternatives=others.get(name, ()))
         return bounds
 
     def shares(

@@ -25,6 +25,7 @@ This estimates; it does not prove. Checks that rest on it say "calibrated".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -50,6 +51,7 @@ from manual_bp_torch.operations import (
     reduction_length,
     resampled,
 )
+from manual_bp_torch.spots import Spots
 
 #: How many perturbed passes there are, in pairs of opposite signs; the spread is the largest deviation among them.
 SAMPLES = 6
@@ -67,7 +69,7 @@ _PUSHES = 1e-280
 FACTOR = 17
 
 #: Below it is what the smallest of pushes leaves.
-_FLOOR = 1e-250
+FLOOR = 1e-250
 
 #: Roundings are drawn between one half and one and a half of u, either way.
 _HALF = torch.tensor(0.5, dtype=torch.float64)
@@ -179,10 +181,26 @@ class Estimate:
 
     e: Tensor
     kinks: Kinks | None = None
+    sampled: Sampled | None = None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Between what the samples of a result that jumps lie, and how far off rounding may have put them."""
+
+    low: Tensor
+    high: Tensor
+    noise: Tensor
 
 
 def spread(
-    run: _Run, *, u: float, eta: float, operands: Mapping[str, Tensor] | None = None, stored: bool = False
+    run: _Run,
+    *,
+    u: float,
+    eta: float,
+    operands: Mapping[str, Tensor] | None = None,
+    stored: bool = False,
+    hold: Callable[[], AbstractContextManager[Any]] | None = None,
 ) -> dict[str, Estimate]:
     """Estimates for everything that ``run`` computes, by name.
 
@@ -196,6 +214,9 @@ def spread(
         By the name of a gradient, what it is the gradient of; None if nobody asks where it has no derivative.
     stored
         Also move some operands by the rounding that they were stored with: ``run`` gets what moves them as well.
+    hold
+        Makes what keeps the program, while it is entered, on the side of each tie that torch chose: what still moves is
+        rounding.
     """
     run = run if stored else _without(run)
     plain = run(as_it_is, as_it_is)
@@ -208,18 +229,27 @@ def spread(
         return estimates
     # a function that jumps has its value all the same; its derivative may be one thing or another
     gradients = {name: value for name, value in plain.items() if name.endswith(GRAD) and value.numel()}
-    within = {n for n, v in gradients.items() if deviations[n].max() > SUDDEN * u * v.abs().nan_to_num().max()}
+    within = _sudden({name: deviations[name] for name in gradients}, gradients, u)
     # with operands left alone a sum that cancels is exactly zero: all kinks that such sums stand on fall to one side
     level, steady = (
         [{name: moved[name] for name in gradients} for moved in _samples(run, u, steady=True, nudged=nudged)]
         for nudged in (False, True)
     )
-    loud = {n: LOUD * v.abs() + _FLOOR for n, v in gradients.items()}
+    loud = {n: LOUD * v.abs() + FLOOR for n, v in gradients.items()}
     jumps = within | {
         n for moved in (*level, *steady) for n in loud if bool(((moved[n] - plain[n]).abs() > loud[n]).any())
     }
     if not jumps:
         return estimates
+    if hold is not None and within:
+        hold()  # finds the ties, once, while nothing is perturbed
+        held = {name: torch.zeros_like(plain[name]) for name in within}
+        for moved in _samples(_within(hold, run), u):
+            for name, deviation in held.items():
+                _raise(deviation, moved[name] - plain[name])
+        calm = within - _sudden(held, gradients, u)
+        deviations |= {name: held[name] for name in calm}
+        within -= calm
     # in float64 nothing of the size of u can be told from the rounding of these passes themselves
     large, small = (1.0, 1 / SCALE) if u > 2.0**-40 else (SCALE**2, SCALE)
     sides: dict[str, list[Tensor]] = {name: [] for name in jumps}
@@ -240,10 +270,11 @@ def spread(
         every = torch.cat([still, quiet, noisy])
         deviation = apart[name] if name in within and bool(apart[name].any()) else deviations[name]
         e = _allowed(deviation, every.abs().nan_to_num().amax(0), u) + eta
-        spots = _Spots.of(still, quiet, noisy, e, max(1.0, small))
+        spots = Spots.of(still, quiet, noisy, e, max(1.0, small))
         if spots is not None and name in operands:
             spots = spots.with_equals(operands[name])
-        estimates[name] = Estimate(e, spots.kinks() if spots is not None else None)
+        sampled = Sampled(every.amin(0), every.amax(0), e * max(1.0, small))
+        estimates[name] = Estimate(e, spots.kinks() if spots is not None else None, sampled)
     return estimates
 
 
@@ -256,9 +287,12 @@ SUDDEN = 2.0**12
 #: One that moves by more than that, relative to itself, where its operands were hardly moved.
 LOUD = 2.0**-30
 
-CONVENTION = "torch's choice where there is no derivative"
-
 _Run = Callable[..., dict[str, Tensor]]
+
+
+def _sudden(deviations: Mapping[str, Tensor], values: Mapping[str, Tensor], u: float) -> set[str]:
+    """Those that move by more than rounding."""
+    return {n for n, d in deviations.items() if d.max() > SUDDEN * u * values[n].abs().nan_to_num().max()}
 
 
 def as_it_is(value: Any) -> Any:
@@ -269,6 +303,16 @@ def as_it_is(value: Any) -> Any:
 def _without(run: _Run) -> _Run:
     """A run that is not handed what moves operands by their roundings."""
     return lambda nudge, _: run(nudge)
+
+
+def _within(hold: Callable[[], AbstractContextManager[Any]], run: _Run) -> _Run:
+    """A run, in what keeps it on torch's sides."""
+
+    def held(nudge: Nudge, stored: Nudge) -> dict[str, Tensor]:
+        with hold():
+            return run(nudge, stored)
+
+    return held
 
 
 def _samples(run: _Run, u: float, *, steady: bool = False, nudged: bool = False) -> Iterator[dict[str, Tensor]]:
@@ -303,88 +347,6 @@ def _smooth(deviation: Tensor) -> Tensor:
     """A few samples may agree by chance at some element: never less than a tenth of what its row shows."""
     row = deviation.square().mean(-1, keepdim=True).sqrt() if deviation.dim() else deviation
     return deviation + 0.1 * row
-
-
-@dataclass(frozen=True)
-class _Sum:
-    """A sum over some dimensions, where all samples agree in it, and how far a candidate's may be off there."""
-
-    dims: tuple[int, ...]
-    whole: Tensor
-    binds: Tensor
-    slack: Tensor
-
-
-@dataclass(frozen=True)
-class _Spots:
-    """Where the samples of a result are further apart than rounding, and between what.
-
-    ``sums`` are those over some dimensions, and where all samples agree in them: what is shared out in one way or
-    another is shared out.
-    """
-
-    mask: Tensor
-    low: Tensor
-    high: Tensor
-    sums: tuple[_Sum, ...]
-
-    @classmethod
-    def of(cls, still: Tensor, quiet: Tensor, noisy: Tensor, e: Tensor, loud: float) -> _Spots | None:
-        """From torch's own result first, samples that are not rounded, and such as are; None where they do not jump.
-
-        The ``still`` ones stand on some of the kinks, the others on none. ``e`` bounds the rounding of a right
-        candidate, ``loud`` times as much that of the noisy ones.
-        """
-        moved, quiet = torch.cat([quiet, noisy]), torch.cat([still, quiet])
-        every = torch.cat([quiet, noisy])
-        low, high = every.amin(0), every.amax(0)
-        width, noise = high - low, e * loud
-        mask = (width > noise) | (quiet.amax(0) - quiet.amin(0) > e)
-        if not bool(mask.any()):
-            return None
-        # an element of a single kink is one of two numbers; of several, a few samples need not show the ends
-        several = ((moved - low).abs().minimum((moved - high).abs()) > 0.01 * width + noise).any(0)
-        beyond = torch.where(several, width, 0.0) + noise
-        return cls(mask, low - beyond, high + beyond, tuple(_sums(quiet, noisy, e, loud)))
-
-    def with_equals(self, operand: Tensor) -> _Spots:
-        """Also at what is equal to such an element, and shares a sum with it: another one of several maxima may win."""
-        if operand.shape != self.mask.shape:
-            return self
-        shared = next((s for s in self.sums if not bool((self.mask & ~s.binds).any())), None)
-        if shared is None:
-            return self
-        place = torch.arange(shared.whole.numel()).reshape(shared.whole.shape).expand(operand.shape)
-        values, rank = operand.unique(return_inverse=True)
-        groups, group = (place * len(values) + rank).reshape(-1).unique(return_inverse=True)
-        empty = torch.full(groups.shape, torch.inf, dtype=self.low.dtype)
-        low = empty.scatter_reduce(0, group, torch.where(self.mask, self.low, torch.inf).reshape(-1), "amin")
-        high = (-empty).scatter_reduce(0, group, torch.where(self.mask, self.high, -torch.inf).reshape(-1), "amax")
-        low, high = (of[group].reshape(operand.shape) for of in (low, high))
-        new = (low <= high) & ~self.mask
-        return _Spots(self.mask | new, torch.where(new, low, self.low), torch.where(new, high, self.high), self.sums)
-
-    def kinks(self) -> Kinks:
-        """What a candidate is held against there."""
-
-        def add_up(candidate: Tensor, e: Tensor) -> Tensor:
-            del e  # what the samples were held to
-            ok = torch.ones_like(self.mask)
-            for total in self.sums:
-                ok &= ~(((candidate.sum(total.dims, keepdim=True) - total.whole).abs() > total.slack) & total.binds)
-            return ok
-
-        return Kinks(self.mask, self.low, self.high, CONVENTION, add_up)
-
-
-def _sums(quiet: Tensor, noisy: Tensor, e: Tensor, loud: float) -> Iterator[_Sum]:
-    """Over each dimension, over planes, over everything."""
-    n = e.dim()
-    for dims in [(d,) for d in range(n)] + [(n - 2, n - 1)] * (n > 2) + [tuple(range(n))] * (n > 1):
-        still, moved = (found.sum([d + 1 for d in dims], keepdim=True) for found in (quiet, noisy))
-        both, bound = torch.cat([still, moved]), e.sum(dims, keepdim=True)
-        agreed = (still.amax(0) - still.amin(0) <= bound) & (both.amax(0) - both.amin(0) <= loud * bound)
-        yield _Sum(dims, still[0], agreed, 2 * loud * bound)
 
 
 def _without_nan(samples: list[Tensor], plain: Tensor) -> Tensor:

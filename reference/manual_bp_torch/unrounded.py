@@ -9,7 +9,9 @@ they were stored with, too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +30,7 @@ def unrounded(
     u: float,
     eta: float,
     operands: Mapping[str, Tensor],
+    hold: Callable[[], AbstractContextManager[Any]],
 ) -> dict[str, Sequence[Alternative]]:
     """By name, the same value with a bound that takes in the rounding of its operands, made when somebody looks at it.
 
@@ -35,7 +38,7 @@ def unrounded(
 
     Parameters
     ----------
-    run, u, eta, operands
+    run, u, eta, operands, hold
         As for `stochastic.spread`; ``run`` gets a second function, which moves an operand by its rounding.
     values
         What torch computed.
@@ -43,7 +46,7 @@ def unrounded(
 
     @cache
     def estimates() -> dict[str, Estimate]:
-        return spread(run, u=u, eta=eta, operands=operands, stored=True)
+        return spread(run, u=u, eta=eta, operands=operands, stored=True, hold=hold)
 
     def made(name: str) -> Iterator[Alternative]:
         found = estimates()[name]

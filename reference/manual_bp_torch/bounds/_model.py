@@ -141,6 +141,11 @@ class Kinks:
     convention: str
     valid: Callable[[Tensor, Tensor], Tensor] | None = None
 
+    def holds(self, candidate: Tensor, e: Tensor) -> Tensor:
+        """The mask of the elements of a candidate's gradient, of bound ``e``, that a valid subgradient may hold."""
+        ok = (candidate >= self.low.to(candidate.dtype) - 2 * e) & (candidate <= self.high.to(candidate.dtype) + 2 * e)
+        return ok if self.valid is None else ok & self.valid(candidate, e)
+
     def made(self) -> Kinks:
         """These kinks with all their tensors."""
         return self

@@ -1,0 +1,269 @@
+"""Whether what a candidate claims is the gradient of some valid choice wherever there is no derivative.
+
+The gradients of a program are functions of the choices at its ties (`ties`), linear in each. So all claims together are
+right if one set of choices, each between the slopes to either side, gives all of them. Where no two choices are in a
+row, which one reported gradient between them rules out, that is a linear problem, and what has no solution is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manual_bp.trace import Array
+from manual_bp_torch.bounded import components, least_squares
+from manual_bp_torch.bounds import INFLATION, Kinks
+from manual_bp_torch.bounds._model import LaterKinks
+from manual_bp_torch.spots import CONVENTION
+from manual_bp_torch.stochastic import FLOOR, Estimate, Sampled
+from manual_bp_torch.ties import Ties
+
+#: So many choices are looked at one by one; beyond, samples must do.
+MANY = 1024
+
+#: Linear up to here: float64 rounding, relative to the largest terms.
+_LINEAR = 1e-9
+
+#: Rounding of what choices move, in float64.
+_EXACT = 2.0**-50
+
+#: How often choices in a row are looked at anew, from how many places.
+_ROUNDS, _STARTS = 8, 4
+
+_Run = Callable[[], dict[str, Tensor]]
+
+
+@dataclass
+class Choices:
+    """The choices of a program, and what claims they explain.
+
+    Parameters
+    ----------
+    run
+        The program in float64 on the candidate's claims; what it computes by name.
+    claims
+        By name, gradients that a candidate claims.
+    errors
+        By name, how far a right one may be from the exact one, one-sided.
+    ties
+        What was active during one such run.
+    """
+
+    run: _Run
+    claims: Mapping[str, Tensor]
+    errors: Mapping[str, Tensor]
+    ties: Ties
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What was claimed, that which tells most first."""
+        return sorted(self.claims, key=lambda name: -self.claims[name].numel())
+
+    @property
+    def count(self) -> int:
+        """How many choices there are."""
+        return self.ties.count
+
+    def made(self, choices: Array) -> dict[str, Tensor]:
+        """All gradients with these choices."""
+        with Ties(self.ties.u, self.ties.known, torch.from_numpy(choices)):
+            return self.run()
+
+    def _stacked(self, found: Mapping[str, Tensor]) -> Array:
+        return np.concatenate([found[name].detach().reshape(-1).numpy() for name in self.names])
+
+    @cached_property
+    def _rows(self) -> dict[str, slice]:
+        ends = np.cumsum([self.claims[name].numel() for name in self.names])
+        return {
+            name: slice(int(end) - self.claims[name].numel(), int(end))
+            for name, end in zip(self.names, ends, strict=True)
+        }
+
+    @cached_property
+    def _allowed(self) -> Array:
+        return np.asarray(2 * INFLATION * self._stacked(self.errors))
+
+    @cached_property
+    def _range(self) -> tuple[Array, Array]:
+        blocks = list(self.ties.known.values())
+        ends = [[(getattr(b.found, end) - b.found.own).numpy() for b in blocks] for end in ("least", "most")]
+        return np.concatenate(ends[0]), np.concatenate(ends[1])
+
+    @cached_property
+    def _sums(self) -> tuple[Array, Array, Array]:
+        """Which choices add up, to what at least and at most: a row each."""
+        sums = [s for b in self.ties.known.values() for s in b.sums()]
+        rows = np.zeros((len(sums), self.count))
+        for row, s in zip(rows, sums, strict=True):
+            row[s.places.numpy()] = 1.0
+        return rows, np.array([s.low for s in sums]), np.array([s.high for s in sums])
+
+    def _slopes(self, at: Array) -> tuple[Array, Array]:
+        """All gradients at these choices, and by how much each choice moves them."""
+        base = self._stacked(self.made(at))
+        low, high = self._range
+        columns = []
+        for i in range(self.count):
+            moved = at.copy()
+            moved[i] = high[i] if high[i] - at[i] >= at[i] - low[i] else low[i]
+            columns.append((self._stacked(self.made(moved)) - base) / ((moved[i] - at[i]) or 1.0))
+        slopes = np.stack(columns, axis=1)
+        slopes[np.abs(slopes) * (high - low) <= 1e-3 * self.ties.u * np.abs(base)[:, None].clip(1e-290)] = 0.0
+        return base, np.where(np.isfinite(slopes), slopes, 0.0)
+
+    @cached_property
+    def _first(self) -> tuple[Array, Array]:
+        return self._slopes(np.zeros(self.count))
+
+    @cached_property
+    def linear(self) -> bool:
+        """Whether no two choices are in a row."""
+        base, slopes = self._first
+        low, high = self._range
+        for seed in (0, 1):
+            at = low + (high - low) * np.random.default_rng(seed).random(self.count)
+            off = np.abs(self._stacked(self.made(at)) - base - slopes @ at)
+            if (off > _LINEAR * (np.abs(base) + np.abs(slopes) @ np.abs(at)) + 1e-290).any():
+                return False
+        return True
+
+    def reach(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """By name, between what all choices together move each element."""
+        base, slopes = self._first
+        low, high = (slopes * end for end in self._range)
+        ends = base + np.minimum(low, high).sum(1), base + np.maximum(low, high).sum(1)
+        shapes = {name: self.claims[name].shape for name in self.names}
+        return {n: tuple(torch.from_numpy(e[self._rows[n]]).reshape(shapes[n]) for e in ends) for n in self.names}  # type: ignore[misc]  # two
+
+    def _explained(self, rows: Array, base: Array, slopes: Array, at: Array) -> tuple[Array, Array]:
+        """Which of some elements choices can explain, all at once, and those that do."""
+        target = self._stacked(self.claims)[rows] - base[rows]
+        low, high = self._range
+        # what choices move is itself no more exact than this
+        least_seen = _EXACT * (np.abs(slopes[rows]) @ (high - low))
+        scale = np.maximum(np.maximum(self._allowed[rows], least_seen), 1e-290)
+        a, r = slopes[rows] / scale[:, None], target / scale
+        sums, least, most = self._sums
+        loose = most > least
+        # a sum that is not given is one with a number of its own
+        whole = np.block([[a, np.zeros((len(a), loose.sum()))], [sums, -np.eye(len(sums))[:, loose]]])
+        wanted = np.concatenate([r, -sums @ at])
+        start, end = np.concatenate([low - at, least[loose]]), np.concatenate([high - at, most[loose]])
+        ok, best = np.abs(r) <= 1.0, np.zeros(self.count)
+        for these, columns in components(whole):
+            own, added = columns < self.count, these >= len(a)
+            part, goal = whole[np.ix_(these, columns)], wanted[these]
+            weight = np.where(added, np.abs(part[~added]).max(initial=1.0), 1.0)
+            part, goal = part * weight[:, None], goal * weight
+            x = least_squares(part, goal, start[columns], end[columns])
+            best[columns[own]] = x[own]
+            ok[these[~added]] = bool((np.abs(part @ x - goal) <= 1.0).all())
+        return ok, best + at
+
+    def _tried(self, names: list[str]) -> Array:
+        """The elements of these names that some choices explain, all at once."""
+        if not names:
+            return np.ones(0, dtype=bool)
+        rows = np.concatenate([np.arange(self._rows[n].start, self._rows[n].stop) for n in names])
+        ok, best = self._explained(rows, *self._first, np.zeros(self.count))
+        if self.linear:
+            return ok
+        found = np.zeros(len(rows), dtype=bool)
+        for start in self._starts():
+            at = best if start is None else start
+            for turn in range(_ROUNDS):
+                if turn or start is not None:
+                    _, at = self._explained(rows, *self._slopes(at), at)
+                now = np.abs(self._stacked(self.made(at)) - self._stacked(self.claims))[rows] <= self._allowed[rows]
+                found = now if now.sum() > found.sum() else found
+                if found.all():
+                    return found
+        return found
+
+    def _starts(self) -> Iterator[Array | None]:
+        """Where to begin looking for choices in a row: from torch's own, from the middle, from anywhere."""
+        yield None
+        low, high = self._range
+        rows, _, _ = self._sums
+        size = np.where(rows.any(0), (rows.sum(1)[:, None] * rows).max(0, initial=1.0), 2.0)
+        for seed in range(_STARTS):
+            share = np.random.default_rng(seed).random(self.count) if seed else np.full(self.count, 0.5)
+            # those of a sum have equal shares
+            yield low + (high - low) * np.where(rows.any(0), 1 / size, share)
+
+    @cached_property
+    def wrong(self) -> dict[str, Array]:
+        """By name, the mask of the elements that no choices explain, beside those of what is not named."""
+        base, claimed = self._first[0], self._stacked(self.claims)
+        off = np.abs(claimed - base) > self._allowed
+        given = [name for name in self.names if not off[self._rows[name]].any()]
+        others = [name for name in self.names if name not in given]
+        if not others or bool(self._tried(self.names).all()):
+            return {}
+        for name in reversed(others):  # one alone
+            rest = [n for n in self.names if n != name]
+            if bool(self._tried(rest).all()):
+                return {name: self._unexplained(rest, name)}
+        found: dict[str, Array] = {}
+        for name in others:
+            mask = self._unexplained(given, name)
+            if mask.any():
+                found[name] = mask
+            else:
+                given.append(name)
+        return found
+
+    def _unexplained(self, given: list[str], name: str) -> Array:
+        ok = self._tried([*given, name])[-self.claims[name].numel() :]
+        return ~ok.reshape(self.claims[name].shape)
+
+    def rules_out(self, seen: Mapping[str, Sampled]) -> bool:
+        """Whether what no choices explain is wrong: all is linear, and no sample is beyond what the choices reach."""
+        if not 0 < self.count <= MANY or not self.linear:
+            return False
+        reach = self.reach()
+        return not any(
+            bool((s.low < low - s.noise - FLOOR).any() or (s.high > high + s.noise + FLOOR).any())
+            for (low, high), s in ((reach[name], s) for name, s in seen.items() if name in reach)
+        )
+
+
+def kinks_of(
+    choices: Callable[[], Choices], claims: Mapping[str, Tensor], told: Mapping[str, Estimate]
+) -> dict[str, Kinks]:
+    """By the name of each claim, what it is held against where there is no derivative; made when somebody asks.
+
+    Parameters
+    ----------
+    told
+        What samples say of them, which must do where there are too many choices, or functions that are not known.
+    """
+    the = cache(choices)
+
+    @cache
+    def strict() -> bool:
+        return the().rules_out({name: t.sampled for name, t in told.items() if t.sampled is not None})
+
+    def made(name: str) -> Kinks:
+        own, like = told[name].kinks, claims[name]
+        if not 0 < the().count <= MANY:
+            return own or Kinks(torch.zeros_like(like, dtype=torch.bool), like, like, CONVENTION)
+        everything = torch.ones_like(like, dtype=torch.bool)
+
+        def valid(candidate: Tensor, e: Tensor) -> Tensor:
+            wrong = the().wrong.get(name)
+            if wrong is None:
+                return everything
+            right = ~torch.from_numpy(wrong)
+            return right if own is None or strict() else right | (own.mask & own.holds(candidate, e))
+
+        any_number = torch.full_like(like, torch.inf)
+        return Kinks(everything, -any_number, any_number, CONVENTION, valid)
+
+    return {name: LaterKinks(partial(made, name), CONVENTION) for name in claims}

@@ -1,0 +1,161 @@
+"""Functions of torch that choose among their numbers: which they choose from, and where several are equal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a call chose from.
+
+    Attributes
+    ----------
+    candidates
+        ``(*outputs, k)``: for each output the numbers that it is one of, with their gradients.
+    own
+        Of the same shape, the share that torch gives to each.
+    tied
+        Whether it is equal to the output, and another one is, too.
+    returned
+        What the call returns when that much is added to its outputs.
+    outputs
+        Its outputs in ``candidates``' order, from its values.
+    groups
+        Of ``candidates``' shape where the numbers are shared out among the outputs (a sort): which number it is. At
+        most one output has it, exactly one where ``exact``.
+    """
+
+    candidates: Tensor
+    own: Tensor
+    tied: Tensor
+    returned: Callable[[Tensor], Any]
+    outputs: Callable[[Tensor], Tensor]
+    groups: Tensor | None = None
+    exact: bool = False
+
+    def rows(self) -> Tensor:
+        """Which output each share is one of."""
+        return torch.arange(math.prod(self.tied.shape[:-1])).reshape(*self.tied.shape[:-1], 1)
+
+
+#: From the function, what it returned, its tensor, its further arguments: what it chose from, None if not known.
+Selection = Callable[[Any, Any, Tensor, Sequence[Any], Mapping[str, Any]], Seen | None]
+
+
+def _ties(candidates: Tensor, values: Tensor) -> Tensor:
+    tied = candidates.detach() == values.detach().unsqueeze(-1)
+    return tied & (tied.sum(-1, keepdim=True) > 1)
+
+
+def _of_dims(func: Any, out: Any, z: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Seen | None:
+    """The maximum, minimum or median over some dimensions, or over all."""
+    named = {**dict(zip(("dim",), args, strict=False)), **kwargs}
+    dim = named.get("dim")
+    dims = [dim] if isinstance(dim, int) else list(dim or range(z.dim()))
+    return _reduced(func, out, z, args, kwargs, dims)
+
+
+def _kth(func: Any, out: Any, z: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Seen | None:
+    named = {**dict(zip(("k", "dim"), args, strict=False)), **kwargs}
+    return _reduced(func, out, z, args, kwargs, [named.get("dim", -1)])
+
+
+def _reduced(
+    func: Any, out: Any, z: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any], dims: list[int]
+) -> Seen | None:
+    dims = sorted(d % z.dim() for d in dims) if z.dim() else []
+    rest = [d for d in range(z.dim()) if d not in dims]
+    values = out if isinstance(out, Tensor) else out[0]
+
+    def rows(a: Tensor) -> Tensor:
+        return a.permute(*rest, *dims).reshape(*(a.shape[d] for d in rest), -1)
+
+    leaf = z.detach().clone().requires_grad_()
+    again = func(leaf, *args, **kwargs)
+    (own,) = torch.autograd.grad((again if isinstance(again, Tensor) else again[0]).sum(), leaf)
+    flat = values.reshape([z.shape[d] for d in rest])
+
+    def returned(added: Tensor) -> Any:
+        new = values + added.reshape(values.shape)
+        return new if isinstance(out, Tensor) else type(out)((new, *out[1:]))
+
+    return Seen(rows(z), rows(own), _ties(rows(z), flat), returned, lambda a: a.reshape(flat.shape))
+
+
+def _ordered(func: Any, out: Any, z: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Seen | None:
+    """sort and topk: each output is one of the row, and no two the same."""
+    order = ("k", "dim") if func.__name__ == "topk" else ("dim",)
+    dim = {**dict(zip(order, args, strict=False)), **kwargs}.get("dim", -1)
+    if not isinstance(dim, int):
+        return None
+    values, indices = (part.movedim(dim, -1) for part in out)
+    row = z.movedim(dim, -1).unsqueeze(-2)  # (..., 1, n)
+    candidates = row.expand(*values.shape, row.shape[-1])  # (..., k, n)
+    own = torch.nn.functional.one_hot(indices, row.shape[-1]).to(z.dtype)
+    place = torch.arange(row.numel()).reshape(row.shape).expand(candidates.shape)
+
+    def returned(added: Tensor) -> Any:
+        return type(out)((out[0] + added.movedim(-1, dim), *out[1:]))
+
+    exact = values.shape[-1] == row.shape[-1]
+    return Seen(candidates, own, _ties(candidates, values), returned, lambda a: a.movedim(dim, -1), place, exact)
+
+
+def _pooled(func: Any, out: Any, z: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Seen | None:
+    """Maximum pooling, the windows laid out."""
+    n = int(func.__name__.strip("_")[8])
+    order = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+    named = {**dict(zip(order, args, strict=False)), **kwargs}
+    values = out if isinstance(out, Tensor) else out[0]
+    kernel = _each(named["kernel_size"], n)
+    stride = _each(named.get("stride") or kernel, n)
+    padding, dilation = _each(named.get("padding", 0), n), _each(named.get("dilation", 1), n)
+    size, outputs = z.shape[-n:], values.shape[-n:]
+
+    def windows(a: Tensor, beside: float) -> Tensor:
+        for d in range(n):
+            starts = torch.arange(outputs[d]) * stride[d] - padding[d]
+            place = starts[:, None] + torch.arange(kernel[d]) * dilation[d]  # (out, k)
+            inside = (place >= 0) & (place < size[d])
+            dim = z.dim() - n + d
+            a = a.index_select(dim, place.clamp(0, size[d] - 1).reshape(-1))
+            shape = [1] * a.dim()
+            shape[dim] = -1
+            a = torch.where(inside.reshape(shape), a, beside)
+            a = a.unflatten(dim, place.shape).movedim(dim + 1, -1)
+        return a.reshape(*values.shape, -1)
+
+    indices = getattr(functional, f"max_pool{n}d_with_indices")(
+        z.detach(), kernel, stride, padding, dilation, bool(named.get("ceil_mode", False)), True
+    )[1]
+    plane = torch.arange(math.prod(size), dtype=z.dtype).reshape(size).expand(z.shape)
+    candidates = windows(z, -math.inf)
+    own = (windows(plane, -1.0) == indices.unsqueeze(-1)).to(z.dtype)
+    tied = _ties(candidates, values) & torch.isfinite(candidates.detach())
+
+    def returned(added: Tensor) -> Any:
+        new = values + added
+        return new if isinstance(out, Tensor) else (new, *out[1:])
+
+    return Seen(candidates, own, tied, returned, lambda a: a)
+
+
+def _each(value: Any, n: int) -> list[int]:
+    return [int(value)] * n if isinstance(value, int) else [int(v) for v in (value * n if len(value) == 1 else value)]
+
+
+#: By the function's name.
+SELECTIONS: dict[str, Selection] = {
+    **dict.fromkeys(("max", "min", "amax", "amin", "median"), _of_dims),
+    "kthvalue": _kth,
+    **dict.fromkeys(("sort", "topk"), _ordered),
+    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), _pooled),
+}

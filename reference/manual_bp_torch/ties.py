@@ -1,0 +1,180 @@
+"""Where a program has no derivative, and every choice that may be made there, one by one.
+
+While `Ties` is active, a function of torch that chooses (relu, abs, maximum, where, a maximum over a dimension, a
+pooling) and is given a tie gets a number of its own for each: how far the derivative there differs from torch's choice.
+A term ``c (z - z.detach())`` is added to its result, which is 0, and has the gradient c. So the gradients of a program
+are functions of these numbers, linear in each, torch's own where they are 0; and each reader of a value chooses for
+itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manual_bp_torch.masks import Masks
+from manual_bp_torch.numbering import Found, Sum, apart, with_gradient
+from manual_bp_torch.selections import SELECTIONS, Seen, Selection
+
+#: Functions of one number that are not differentiable everywhere.
+UNARY = frozenset(
+    [
+        "relu",
+        "abs",
+        "absolute",
+        "leaky_relu",
+        "hardtanh",
+        "relu6",
+        "clamp",
+        "clip",
+        "clamp_min",
+        "clamp_max",
+        "threshold",
+        "softshrink",
+        "hardshrink",
+        "elu",
+        "celu",
+        "selu",
+        "hardsigmoid",
+        "hardswish",
+        "prelu",
+    ]
+)
+BINARY = frozenset(["maximum", "minimum", "fmax", "fmin"])
+
+#: Slopes to either side are those of a kink if they differ by so many roundings, relative to their size.
+_BENT = 2.0**10
+
+#: Beside zero.
+_LEAST = 1e-290
+
+
+class Ties(Masks):
+    """While active, the functions that choose are found, numbered, and chosen for; see `Numbering`."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "").strip("_")
+        handler = self._handler(name, args, kwargs) if args else None
+        return handler(func, args, kwargs) if handler is not None else func(*args, **kwargs)
+
+    def _handler(self, name: str, args: Any, kwargs: Any) -> Callable[..., Any] | None:
+        first, second = args[0], args[1] if len(args) > 1 else kwargs.get("other")
+        if name in BINARY or (name in ("max", "min") and isinstance(second, Tensor)):
+            return self._binary
+        if name in SELECTIONS:
+            return partial(self._select, SELECTIONS[name])
+        if name in UNARY and with_gradient(first):
+            bounds = [*args[1:], *kwargs.values()]
+            return self._unary if name == "prelu" or not any(map(with_gradient, bounds)) else None
+        return self.mask_handler(name, args)
+
+    # ------------------------------------------------------------------ functions of one and of two numbers
+
+    def _unary(self, func: Any, args: Any, kwargs: Any) -> Any:
+        z, rest, named = args[0], args[1:], dict(kwargs)
+        changes = (func.__name__.endswith("_") and not func.__name__.endswith("__")) or named.pop("inplace", False)
+        own = z.clone() if changes else z  # what changes in place has no value before
+        fixed = [a.detach() if isinstance(a, Tensor) else a for a in rest]
+        bound = {n: a.detach() if isinstance(a, Tensor) else a for n, a in named.items()}
+        before = own.detach().clone()
+        out = func(own.clone() if changes else own, *rest, **named)
+        block = self.block(lambda: self._bends(lambda v: func(v, *fixed, **bound), before), lambda: (before, out))
+        out = self.added(out, block, lambda: apart(own, block))
+
+        def tangent() -> Tensor:
+            assert block is not None
+            assert block.held is not None
+            at, made = block.held
+            moved: Tensor = made + block.found.own * (own.reshape(-1)[block.places] - at)
+            return moved
+
+        out = self.held(out, block, tangent)
+        return z.copy_(out) if changes else out
+
+    def _bends(self, f: Callable[[Tensor], Tensor], z: Tensor) -> Found:
+        """Where the slopes of a function of one number differ to either side."""
+        step = torch.where(z == 0, _LEAST, z.abs() * 2 * max(self.u, 2.0**-52))
+        own, up, down = (_slope(f, v) for v in (z, z + step, z - step))
+        low, high = torch.minimum(torch.minimum(up, down), own), torch.maximum(torch.maximum(up, down), own)
+        places = ((high - low) > _BENT * self.u * (high.abs() + low.abs())).reshape(-1).nonzero()[:, 0]
+        own, low, high = (a.reshape(-1)[places] for a in (own, low, high))
+        return Found(places, own, low, high)
+
+    def _binary(self, func: Any, args: Any, kwargs: Any) -> Any:
+        out, both = func(*args, **kwargs), (*args, *kwargs.values())
+        if len(both) != 2 or not any(map(with_gradient, both)) or not all(isinstance(b, Tensor) for b in both):
+            return out
+        a, b = torch.broadcast_tensors(*both)
+
+        def make() -> Found:
+            left, right = a.detach().clone().requires_grad_(), b.detach().clone().requires_grad_()
+            (own,) = torch.autograd.grad(func(left, right).sum(), left)
+            places = self.equal(a, b).reshape(-1).nonzero()[:, 0]
+            return Found.shares(places, own.reshape(-1)[places])
+
+        block = self.block(make)
+        out = self.added(out, block, lambda: apart(a, block) - apart(b, block))
+
+        def tangent() -> Tensor:
+            assert block is not None
+            own = block.found.own
+            mean: Tensor = own * a.reshape(-1)[block.places] + (1 - own) * b.reshape(-1)[block.places]
+            return mean
+
+        return self.held(out, block, tangent)
+
+    # ------------------------------------------------------------------ which of several
+
+    def _select(self, selection: Selection, func: Any, args: Any, kwargs: Any) -> Any:
+        out, z = func(*args, **kwargs), args[0]
+        seen = selection(func, out, z, args[1:], kwargs) if with_gradient(z) and z.numel() else None
+        if seen is None:
+            return out
+        block = self.block(lambda: _shared(seen))
+        candidates = seen.candidates
+        if block is None or self.finding:
+            return out
+        nothing = torch.zeros_like(candidates)
+        if self.choices is not None:
+            return seen.returned(self.added(nothing, block, lambda: apart(candidates, block)).sum(-1))
+        # the outputs that have a choice are the mean of what they are equal to, weighted as torch weights it
+        mean = self.held(nothing, block, lambda: block.found.own * candidates.reshape(-1)[block.places]).sum(-1)
+        tied = self.held(nothing, block, lambda: torch.ones(len(block.places))).sum(-1) > 0.5
+        values = out if isinstance(out, Tensor) else out[0]
+        shown = torch.where(tied, mean - seen.outputs(values), 0.0)
+        return seen.returned(shown)
+
+
+def found_ties(run: Callable[[], object], u: float) -> Ties:
+    """The ties of a program, found by running it; ``u`` is the unit roundoff of the dtype under judgement."""
+    ties = Ties(u)
+    with ties:
+        run()
+    return ties
+
+
+def _shared(seen: Seen) -> Found:
+    """The shares of a selection's ties, and which of them add up."""
+    places = seen.tied.reshape(-1).nonzero()[:, 0]
+    own = seen.own.reshape(-1)[places]
+    sums = []
+    for kind, exact in ((seen.rows(), True), (seen.groups, seen.exact)):
+        if kind is None:
+            continue
+        which = kind.expand(seen.tied.shape).reshape(-1)[places]
+        for group in which.unique():
+            mine = (which == group).nonzero()[:, 0]
+            held = float(own[mine].sum())
+            sums.append(Sum(mine, 0.0 if exact else -held, 0.0 if exact else 1.0 - held))
+    return Found.shares(places, own, tuple(sums))
+
+
+def _slope(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    leaf = z.clone().requires_grad_()
+    (found,) = torch.autograd.grad(f(leaf.clone()).sum(), leaf)
+    return found
