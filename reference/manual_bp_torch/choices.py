@@ -19,12 +19,13 @@ from manual_bp.trace import Array
 from manual_bp_torch.bounded import components, least_squares
 from manual_bp_torch.bounds import INFLATION, Kinks
 from manual_bp_torch.bounds._model import LaterKinks
+from manual_bp_torch.numbering import MANY
 from manual_bp_torch.spots import CONVENTION
 from manual_bp_torch.stochastic import FLOOR, Estimate, Sampled
 from manual_bp_torch.ties import Ties
 
-#: So many choices are looked at one by one; beyond, samples must do.
-MANY = 1024
+#: So many numbers are computed at most, for all choices together: some seconds, and some hundred megabytes.
+_MOST = 1 << 25
 
 #: Linear up to here: float64 rounding, relative to the largest terms.
 _LINEAR = 1e-9
@@ -52,12 +53,15 @@ class Choices:
         By name, how far a right one may be from the exact one, one-sided.
     ties
         What was active during one such run.
+    size
+        How many numbers such a run computes.
     """
 
     run: _Run
     claims: Mapping[str, Tensor]
     errors: Mapping[str, Tensor]
     ties: Ties
+    size: int = 0
 
     @cached_property
     def names(self) -> list[str]:
@@ -68,6 +72,11 @@ class Choices:
     def count(self) -> int:
         """How many choices there are."""
         return self.ties.count
+
+    @property
+    def few(self) -> bool:
+        """Whether there are any, and so few that each can be looked at."""
+        return 0 < self.count <= MANY and self.count * max(self.size, len(self._allowed)) <= _MOST
 
     def made(self, choices: Array) -> dict[str, Tensor]:
         """All gradients with these choices."""
@@ -225,7 +234,7 @@ class Choices:
 
     def rules_out(self, seen: Mapping[str, Sampled]) -> bool:
         """Whether what no choices explain is wrong: all is linear, and no sample is beyond what the choices reach."""
-        if not 0 < self.count <= MANY or not self.linear:
+        if not self.few or not self.linear:
             return False
         reach = self.reach()
         return not any(
@@ -252,7 +261,7 @@ def kinks_of(
 
     def made(name: str) -> Kinks:
         own, like = told[name].kinks, claims[name]
-        if not 0 < the().count <= MANY:
+        if not the().few:
             return own or Kinks(torch.zeros_like(like, dtype=torch.bool), like, like, CONVENTION)
         everything = torch.ones_like(like, dtype=torch.bool)
 

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+#: So many choices are looked at one by one; beyond, samples must do.
+MANY = 1024
+
 
 @dataclass(frozen=True)
 class Sum:

@@ -30,7 +30,7 @@ from manual_bp_torch.running import changed, statistics_of
 from manual_bp_torch.shares import shares_of
 from manual_bp_torch.stochastic import Nudge, as_it_is, spread
 from manual_bp_torch.tapping import Pass
-from manual_bp_torch.ties import Ties, found_ties
+from manual_bp_torch.ties import found_ties, holding
 from manual_bp_torch.unrounded import unrounded
 from manual_bp_torch.weights import to_numpy, to_torch
 
@@ -310,11 +310,10 @@ class ProgramJudge:
         grads = {n: _widen(claims.get(n, t)) for n, t in found.grads.items() if n not in found.zeros}
         plan = self.program.plan(structure, self.wide.module, self.wide.loss)
         target = _widen(setting.y)
-        given = {*structure.inputs, *setting.params, *silent}
+        given = {*structure.inputs, *setting.params, *silent, *found.zeros}
         bounds = certify(
             plan, used, grads, target, self.precision, claimed={*claims, *structure.inputs, *self._handed(structure)}
         )
-        given |= found.zeros
         # whole numbers: indices, masks
         whole = {
             name: value for name, value in found.values.items() if name not in given and not value.is_floating_point()
@@ -336,10 +335,7 @@ class ProgramJudge:
         of = {name: used[base] for name in missing if (base := name.removesuffix(GRAD)) != name and base in used}
         u, eta = self.precision.u, self.precision.eta
         ties = cache(partial(found_ties, lambda: again(as_it_is), u))
-
-        def hold() -> Ties:
-            return Ties(u, ties().known)
-
+        hold = partial(holding, ties)
         estimates = spread(again, u=u, eta=eta, operands=of if kinks else None, hold=hold)
         rule = "calibrated: stochastic arithmetic in float64"
         others: Mapping[str, Sequence[Alternative]] = {}
@@ -349,7 +345,10 @@ class ProgramJudge:
         chosen: Mapping[str, Kinks] = {}
         if kinks and (claimed := {n: widened[n] for n in missing if n.endswith(GRAD) and n in widened}):
             errors = {name: estimates[name].e for name in claimed}
-            chosen = kinks_of(lambda: Choices(lambda: again(as_it_is), claimed, errors, ties()), claimed, estimates)
+            size = sum(t.numel() for t in (*found.values.values(), *found.grads.values()))
+            chosen = kinks_of(
+                lambda: Choices(lambda: again(as_it_is), claimed, errors, ties(), size), claimed, estimates
+            )
         for name, told in estimates.items():
             kink = chosen.get(name, told.kinks)
             bounds[name] = Bound(told.e, rule, kinks=kink, alternatives=others.get(name, ()))

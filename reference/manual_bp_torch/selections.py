@@ -46,6 +46,9 @@ class Seen:
         return torch.arange(math.prod(self.tied.shape[:-1])).reshape(*self.tied.shape[:-1], 1)
 
 
+#: A sort chooses each output from all numbers of its row: of more pairs than that, samples must do.
+_PAIRS = 1 << 22
+
 #: From the function, what it returned, its tensor, its further arguments: what it chose from, None if not known.
 Selection = Callable[[Any, Any, Tensor, Sequence[Any], Mapping[str, Any]], Seen | None]
 
@@ -97,6 +100,8 @@ def _ordered(func: Any, out: Any, z: Tensor, args: Sequence[Any], kwargs: Mappin
     if not isinstance(dim, int):
         return None
     values, indices = (part.movedim(dim, -1) for part in out)
+    if values.numel() * z.shape[dim] > _PAIRS:
+        return None
     row = z.movedim(dim, -1).unsqueeze(-2)  # (..., 1, n)
     candidates = row.expand(*values.shape, row.shape[-1])  # (..., k, n)
     own = torch.nn.functional.one_hot(indices, row.shape[-1]).to(z.dtype)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from manual_bp_torch.masks import Masks
-from manual_bp_torch.numbering import Found, Sum, apart, with_gradient
+from manual_bp_torch.numbering import MANY, Found, Sum, apart, with_gradient
 from manual_bp_torch.selections import SELECTIONS, Seen, Selection
 
 #: Functions of one number that are not differentiable everywhere.
@@ -58,6 +58,8 @@ class Ties(Masks):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not self.finding and not self.known:
+            return func(*args, **kwargs)
         name = getattr(func, "__name__", "").strip("_")
         handler = self._handler(name, args, kwargs) if args else None
         return handler(func, args, kwargs) if handler is not None else func(*args, **kwargs)
@@ -153,9 +155,18 @@ class Ties(Masks):
 def found_ties(run: Callable[[], object], u: float) -> Ties:
     """The ties of a program, found by running it; ``u`` is the unit roundoff of the dtype under judgement."""
     ties = Ties(u)
-    with ties:
-        run()
+    try:
+        with ties:
+            run()
+    except Exception:  # noqa: BLE001  # it runs without: some call is not written as was thought, and samples must do
+        return Ties(u, {})
     return ties
+
+
+def holding(ties: Callable[[], Ties]) -> Ties:
+    """What keeps a program, while it is entered, on torch's side of the ties that were found."""
+    found = ties()
+    return Ties(found.u, found.known)
 
 
 def _shared(seen: Seen) -> Found:
@@ -164,7 +175,7 @@ def _shared(seen: Seen) -> Found:
     own = seen.own.reshape(-1)[places]
     sums = []
     for kind, exact in ((seen.rows(), True), (seen.groups, seen.exact)):
-        if kind is None:
+        if kind is None or len(places) > MANY:
             continue
         which = kind.expand(seen.tied.shape).reshape(-1)[places]
         for group in which.unique():
