@@ -240,7 +240,7 @@ def test_a_share_that_is_missing_is_not_called_subtracted() -> None:
 
     report = verify(mine, reference, x=X, params={})
     assert blamed(report) == {"x.grad"}
-    assert named(report, "x.grad")[0] == "the term o.grad is missing from x.grad"
+    assert named(report, "x.grad")[0] == "the share that comes back from o is missing"
 
 
 def test_a_value_that_was_overwritten_is_told_so() -> None:
