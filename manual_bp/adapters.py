@@ -34,7 +34,8 @@ class Adapter:
         in the reference then, and not compared.
     grads
         torch's parameter name -> the path, or paths, of its gradient after ``backward``; or a function of the layer; or
-        None if it computes none. So ``{"x": None}`` for a layer whose ``backward`` returns nothing.
+        None if it computes none. So ``{"x": None}`` for a layer whose ``backward`` returns nothing. What a function
+        hands over is laid out as the layer's parameter is; if it has torch's shape and not that one, as torch's.
     layouts
         By torch's parameter name, ``x`` or ``output``: how the layer lays it out, such as "IO" or "NHWC".
     applied

@@ -282,6 +282,14 @@ def test_a_function_may_hand_over_the_gradient_as_torch_has_it() -> None:
     verify_layer(Turned(3), nn.Linear(4, 3), x=x, adapter=adapter).raise_if_wrong()
 
 
+@pytest.mark.parametrize("size", [3, 4])
+def test_a_function_may_hand_over_the_gradient_as_the_layer_has_its_weight(size: int) -> None:
+    """Of a square weight too, whose gradient has torch's shape in either order."""
+    adapter = Adapter(grads={"weight": lambda layer: layer.dW.T})
+    x = np.random.default_rng(0).standard_normal((5, 4))
+    verify_layer(Turned(size), nn.Linear(4, size), x=x, adapter=adapter).raise_if_wrong()
+
+
 def test_an_upstream_gradient_in_another_order_than_the_input() -> None:
     class Scale:
         def forward(self, x: Any) -> Any:  # (N, H, W, C)

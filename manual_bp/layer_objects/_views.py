@@ -45,6 +45,10 @@ class View:
             return array.reshape(own).transpose(self.axes) if foreign else array
         return np.ascontiguousarray(array.reshape(self.opened).transpose(self.axes)).reshape(self.torch)
 
+    def shaped_as_torch(self, array: Array) -> bool:
+        """Whether the array has torch's shape and not the layer's, which goes first where they are equal."""
+        return not same_but_ones(array.shape, self.layer) and same_but_ones(array.shape, self.torch)
+
     def to_layer(self, array: Array) -> Array:
         """Torch's array as the layer has it."""
         moved = array.reshape([self.opened[a] for a in self.axes])

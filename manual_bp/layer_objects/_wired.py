@@ -168,9 +168,9 @@ class Wired:
                 continue
             if any(keeps_adding(self.layer, piece) for piece in pieces):
                 self.notes.append(f"{type(self.layer).__name__} adds to its gradients: zero them before each pass")
-            said = callable(self.adapter.grads.get(name))  # a function may hand over torch's own layout
+            said = callable(self.adapter.grads.get(name))  # a function may hand over torch's own layout, told by shape
             whole = [
-                piece if said and same_but_ones(piece.shape, view.torch) else view.to_torch(piece)
+                piece if said and view.shaped_as_torch(piece) else view.to_torch(piece)
                 for view, piece in zip(self.views[name], map(np.asarray, pieces), strict=False)
             ]
             value = whole[0] if len(whole) == 1 else np.concatenate(whole)
