@@ -317,6 +317,7 @@ def judge_observed(
         checks = compare(wanted, trace, probe=probe.name, strict_kinks=judging.strict_kinks, left_out=unsaid)
     verdicts = session.judge.referee(setting, trace, found, structure, checks)
     checks, findings = refereed(checks, verdicts, probe.name)
+    session.judge.suspects |= {c.name for c in checks if c.status == "wrong"}
     checks = tuple(
         replace(c, status="mismatch", note=seen.misfits[c.name])
         if c.status == "missing" and c.name in seen.misfits

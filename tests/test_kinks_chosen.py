@@ -208,3 +208,18 @@ def test_equal_minima_of_a_gradient_that_nothing_else_adds_to() -> None:
 
     x, b = np.array([[1.0, 3.0, 2.0], [-2.0, -2.0, 0.0]]), np.full(3, 5.0)
     assert wrong(verify(candidate, reference, x=x, params={"b": b}, probes=None)) == {"z.grad"}
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_of_two_that_do_not_fit_together_it_is_the_one_that_is_wrong_elsewhere(seed: int) -> None:
+    """A gradient whose mask was forgotten is right where nothing is masked, and at a kink as right as any other."""
+
+    def reference(params: Any, x: Tensor) -> Tensor:
+        return (1 - x @ params["w"]).clamp(min=0)
+
+    def candidate(params: Any, x: Array, y: Array) -> dict[str, Array]:
+        return {"w.grad": -(x.T @ y), "x.grad": -np.outer(y * (x @ params["w"] < 1), params["w"])}
+
+    rng = np.random.default_rng(seed)
+    x, w = rng.standard_normal((4, 2)), rng.standard_normal(2)
+    assert wrong(verify(candidate, reference, x=x, params={"w": w}, seed=seed)) == {"w.grad"}

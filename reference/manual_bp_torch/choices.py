@@ -7,7 +7,7 @@ row, which one reported gradient between them rules out, that is a linear proble
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 
@@ -55,6 +55,8 @@ class Choices:
         What was active during one such run.
     size
         How many numbers such a run computes.
+    suspects
+        What is known to be wrong from elsewhere: where claims do not fit together, it is these that do not.
     """
 
     run: _Run
@@ -62,6 +64,7 @@ class Choices:
     errors: Mapping[str, Tensor]
     ties: Ties
     size: int = 0
+    suspects: Collection[str] = ()
 
     @cached_property
     def names(self) -> list[str]:
@@ -211,8 +214,9 @@ class Choices:
         """By name, the mask of the elements that no choices explain, beside those of what is not named."""
         base, claimed = self._first[0], self._stacked(self.claims)
         off = np.abs(claimed - base) > self._allowed
-        given = [name for name in self.names if not off[self._rows[name]].any()]
+        given = [name for name in self.names if not off[self._rows[name]].any() and name not in self.suspects]
         others = [name for name in self.names if name not in given]
+        others.sort(key=lambda name: name in self.suspects)  # what is trusted comes first
         if not others or bool(self._tried(self.names).all()):
             return {}
         for name in reversed(others):  # one alone

@@ -63,6 +63,7 @@ class ProgramJudge:
         self.program = program
         self.wide = program.wide()
         self.precision = Precision.of(program.dtype)
+        self.suspects: set[str] = set()  # what was wrong on a probe before
 
     def record(self, setting: Setting) -> tuple[Pass, Structure]:
         """The reference's own pass."""
@@ -346,9 +347,8 @@ class ProgramJudge:
         if kinks and (claimed := {n: widened[n] for n in missing if n.endswith(GRAD) and n in widened}):
             errors = {name: estimates[name].e for name in claimed}
             size = sum(t.numel() for t in (*found.values.values(), *found.grads.values()))
-            chosen = kinks_of(
-                lambda: Choices(lambda: again(as_it_is), claimed, errors, ties(), size), claimed, estimates
-            )
+            run = partial(again, as_it_is)
+            chosen = kinks_of(lambda: Choices(run, claimed, errors, ties(), size, self.suspects), claimed, estimates)
         for name, told in estimates.items():
             kink = chosen.get(name, told.kinks)
             bounds[name] = Bound(told.e, rule, kinks=kink, alternatives=others.get(name, ()))
