@@ -46,7 +46,8 @@ class Seen:
         return torch.arange(math.prod(self.tied.shape[:-1])).reshape(*self.tied.shape[:-1], 1)
 
 
-#: A sort chooses each output from all numbers of its row: of more pairs than that, samples must do.
+#: A sort chooses each output from all numbers of its row, a pooling from its window: of more pairs than that, samples
+#: must do.
 _PAIRS = 1 << 22
 
 #: From the function, what it returned, its tensor, its further arguments: what it chose from, None if not known.
@@ -124,6 +125,8 @@ def _pooled(func: Any, out: Any, z: Tensor, args: Sequence[Any], kwargs: Mapping
     stride = _each(named.get("stride") or kernel, n)
     padding, dilation = _each(named.get("padding", 0), n), _each(named.get("dilation", 1), n)
     size, outputs = z.shape[-n:], values.shape[-n:]
+    if values.numel() * math.prod(kernel) > _PAIRS:
+        return None
 
     def windows(a: Tensor, beside: float) -> Tensor:
         for d in range(n):
