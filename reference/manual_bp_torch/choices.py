@@ -103,7 +103,7 @@ class Choices:
 
     @cached_property
     def _range(self) -> tuple[Array, Array]:
-        blocks = list(self.ties.known.values())
+        blocks = [b for b in self.ties.known.values() if b.count]
         ends = [[(getattr(b.found, end) - b.found.own).numpy() for b in blocks] for end in ("least", "most")]
         return np.concatenate(ends[0]), np.concatenate(ends[1])
 

@@ -25,13 +25,17 @@ class Sum:
 
 @dataclass(frozen=True)
 class Found:
-    """The ties of one call, by their places in its flattened result: torch's derivative, the least and the most."""
+    """The ties of one call, by their places in its flattened result: torch's derivative, the least and the most.
+
+    Those that are ``fixed`` are no choices: of numbers that nothing moves, held all the same while others are.
+    """
 
     places: Tensor
     own: Tensor
     least: Tensor
     most: Tensor
     sums: tuple[Sum, ...] = ()
+    fixed: bool = False
 
     @classmethod
     def shares(cls, places: Tensor, own: Tensor, sums: tuple[Sum, ...] = ()) -> Found:
@@ -51,6 +55,11 @@ class Block:
     def places(self) -> Tensor:
         """Where they are."""
         return self.found.places
+
+    @property
+    def count(self) -> int:
+        """How many choices there are."""
+        return 0 if self.found.fixed else len(self.found.places)
 
     def sums(self) -> tuple[Sum, ...]:
         """Which of all choices add up."""
@@ -83,7 +92,7 @@ class Numbering(TorchFunctionMode):
     @property
     def count(self) -> int:
         """How many choices there are."""
-        return sum(len(b.places) for b in self.known.values())
+        return sum(b.count for b in self.known.values())
 
     @property
     def holding(self) -> bool:
@@ -103,7 +112,7 @@ class Numbering(TorchFunctionMode):
 
     def added(self, out: Tensor, block: Block | None, value: Callable[[], Tensor], sign: float = 1.0) -> Tensor:
         """``out`` plus, at the ties, what was chosen times ``value``, which has an element for each."""
-        if block is None or self.choices is None:
+        if block is None or block.found.fixed or self.choices is None:
             return out
         c = self.choices[block.start : block.start + len(block.places)]
         flat = torch.zeros(out.numel(), dtype=out.dtype).index_put((block.places,), (sign * c * value()).to(out.dtype))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from manual_bp_torch.masks import Masks
-from manual_bp_torch.numbering import MANY, Found, Sum, apart, with_gradient
+from manual_bp_torch.numbering import MANY, Found, Sum, apart, floating, with_gradient
 from manual_bp_torch.selections import SELECTIONS, Seen, Selection
 
 #: Functions of one number that are not differentiable everywhere.
@@ -61,10 +61,10 @@ class Ties(Masks):
         if not self.finding and not self.known:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "").strip("_")
-        handler = self._handler(name, args, kwargs) if args else None
-        return handler(func, args, kwargs) if handler is not None else func(*args, **kwargs)
+        handler = self._handler(func, name, args, kwargs) if args else None
+        return self.watched(handler(func, args, kwargs) if handler is not None else func(*args, **kwargs), args)
 
-    def _handler(self, name: str, args: Any, kwargs: Any) -> Callable[..., Any] | None:
+    def _handler(self, func: Any, name: str, args: Any, kwargs: Any) -> Callable[..., Any] | None:
         first, second = args[0], args[1] if len(args) > 1 else kwargs.get("other")
         if name in BINARY or (name in ("max", "min") and isinstance(second, Tensor)):
             return self._binary
@@ -73,18 +73,19 @@ class Ties(Masks):
         if name in UNARY and with_gradient(first):
             bounds = [*args[1:], *kwargs.values()]
             return self._unary if name == "prelu" or not any(map(with_gradient, bounds)) else None
-        return self.mask_handler(name, args)
+        return self.mask_handler(name, args, changes=_in_place(func))
 
     # ------------------------------------------------------------------ functions of one and of two numbers
 
     def _unary(self, func: Any, args: Any, kwargs: Any) -> Any:
         z, rest, named = args[0], args[1:], dict(kwargs)
-        changes = (func.__name__.endswith("_") and not func.__name__.endswith("__")) or named.pop("inplace", False)
+        changes = _in_place(func) or named.pop("inplace", False)
         own = z.clone() if changes else z  # what changes in place has no value before
         fixed = [a.detach() if isinstance(a, Tensor) else a for a in rest]
         bound = {n: a.detach() if isinstance(a, Tensor) else a for n, a in named.items()}
-        before = own.detach().clone()
         out = func(own.clone() if changes else own, *rest, **named)
+        own = own.expand(out.shape)
+        before = own.detach().clone()
         block = self.block(lambda: self._bends(lambda v: func(v, *fixed, **bound), before), lambda: (before, out))
         out = self.added(out, block, lambda: apart(own, block))
 
@@ -111,7 +112,7 @@ class Ties(Masks):
         out, both = func(*args, **kwargs), (*args, *kwargs.values())
         if len(both) != 2 or not any(map(with_gradient, both)) or not all(isinstance(b, Tensor) for b in both):
             return out
-        a, b = torch.broadcast_tensors(*both)
+        a, b = torch.broadcast_tensors(*(v if floating(v) else v.to(out.dtype) for v in both))
 
         def make() -> Found:
             left, right = a.detach().clone().requires_grad_(), b.detach().clone().requires_grad_()
@@ -134,7 +135,7 @@ class Ties(Masks):
 
     def _select(self, selection: Selection, func: Any, args: Any, kwargs: Any) -> Any:
         out, z = func(*args, **kwargs), args[0]
-        seen = selection(func, out, z, args[1:], kwargs) if with_gradient(z) and z.numel() else None
+        seen = selection(func, out, z, args[1:], kwargs) if with_gradient(z) and z.numel() > 1 else None
         if seen is None:
             return out
         block = self.block(lambda: _shared(seen))
@@ -183,6 +184,12 @@ def _shared(seen: Seen) -> Found:
             held = float(own[mine].sum())
             sums.append(Sum(mine, 0.0 if exact else -held, 0.0 if exact else 1.0 - held))
     return Found.shares(places, own, tuple(sums))
+
+
+def _in_place(func: Any) -> bool:
+    """Whether a function writes to what it is given: relu_, and not __and__."""
+    name: str = getattr(func, "__name__", "")
+    return name.endswith("_") and not name.endswith("__")
 
 
 def _slope(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
