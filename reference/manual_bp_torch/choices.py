@@ -8,7 +8,7 @@ row, which one reported gradient between them rules out, that is a linear proble
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 
 import numpy as np
@@ -24,8 +24,9 @@ from manual_bp_torch.spots import CONVENTION
 from manual_bp_torch.stochastic import FLOOR, Estimate, Sampled
 from manual_bp_torch.ties import Ties
 
-#: So many numbers are computed at most, for all choices together: some seconds, and some hundred megabytes.
-_MOST = 1 << 25
+#: So many numbers are computed at most, for all choices together: some seconds, and some hundred megabytes. A run of a
+#: program counts as that many at least.
+_MOST, _RUN = 1 << 25, 1 << 14
 
 #: Linear up to here: float64 rounding, relative to the largest terms.
 _LINEAR = 1e-9
@@ -65,6 +66,7 @@ class Choices:
     ties: Ties
     size: int = 0
     suspects: Collection[str] = ()
+    spent: int = field(default=0, init=False)
 
     @cached_property
     def names(self) -> list[str]:
@@ -76,13 +78,19 @@ class Choices:
         """How many choices there are."""
         return self.ties.count
 
+    @cached_property
+    def _runs(self) -> int:
+        """How many runs of the program may be made."""
+        return _MOST // max(self.size, len(self._allowed), _RUN)
+
     @property
     def few(self) -> bool:
         """Whether there are any, and so few that each can be looked at."""
-        return 0 < self.count <= MANY and self.count * max(self.size, len(self._allowed)) <= _MOST
+        return 0 < self.count <= min(MANY, self._runs)
 
     def made(self, choices: Array) -> dict[str, Tensor]:
         """All gradients with these choices."""
+        self.spent += 1
         with Ties(self.ties.u, self.ties.known, torch.from_numpy(choices)):
             return self.run()
 
@@ -186,11 +194,13 @@ class Choices:
         ok, best = self._explained(rows, *self._first, np.zeros(self.count))
         if self.linear:
             return ok
-        found = np.zeros(len(rows), dtype=bool)
+        found = np.zeros(len(rows), dtype=bool)  # in a row: looked for as long as there are runs left, beside samples
         for start in self._starts():
             at = best if start is None else start
             for turn in range(_ROUNDS):
                 if turn or start is not None:
+                    if self.spent + self.count > self._runs // 8:
+                        return found
                     _, at = self._explained(rows, *self._slopes(at), at)
                 now = np.abs(self._stacked(self.made(at)) - self._stacked(self.claims))[rows] <= self._allowed[rows]
                 found = now if now.sum() > found.sum() else found
