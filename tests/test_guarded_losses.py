@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from manual_bp import verify
+from manual_bp.guards import recognised
 from manual_bp.report import Report
 
 RNG = np.random.default_rng(2)
@@ -79,3 +80,8 @@ def test_a_mistake_beside_it_is_none_the_less_one() -> None:
 @pytest.mark.parametrize("options", [{"weight": WEIGHT.double()}, {"label_smoothing": 0.1}, {"ignore_index": 1}])
 def test_another_loss_is_not_taken_for_the_plain_one(options: Any) -> None:
     assert "loss" in blamed(verify(softmax(), written(CROSS_ENTROPY, **options), x=X, y=CLASSES))
+
+
+def test_no_examples_tell_no_loss() -> None:
+    nothing = np.zeros((0, 4))
+    assert recognised((), "softmax", "x", nothing, np.zeros(0, dtype=int), u=2.0**-53) is None

@@ -16,7 +16,8 @@ def layer_variants(layer: Any, s: Operands) -> Iterator[tuple[str, str, float, N
     """identifier, name, cost and formula of each."""
     match layer:
         case nn.SiLU():
-            sigma, y = fn("sigmoid", s.x, "σ(x)"), mul(s.x, fn("sigmoid", s.x), says="y")
+            sigma = fn("sigmoid", s.x, "σ(x)")
+            y = mul(s.x, sigma, says="y")
             wrong = mul(s.g, add(sigma, mul(s.x, y, one_minus(y))), says="∂L/∂x")
             yield "operand-swapped", "the slope is σ + x y (1 − y): the output y in place of σ", 1.3, wrong
             # y + σ (1 − y) is right, and so is σ (1 + x (1 − σ)); these are what becomes of them
@@ -34,13 +35,12 @@ def _given_statistics(layer: Any, s: Operands) -> Iterator[tuple[str, str, float
     given = formulas_of(layer, s)
     if training is None or given is None:
         return
-    as_in_training = "option-ignored"
-    yield as_in_training, "the statistics are those of the batch, as in training", 1.2, training.inputs[0]
+    yield "option-ignored", "the statistics are those of the batch, as in training", 1.2, training.inputs[0]
     swap = {n.says: n for root in (given.y, *given.inputs) for _, n in walk(root) if n.says in _STATISTICS}
     dx = training.inputs[0]
     wrong = rebuilt(dx, {n: swap[n.says] for _, n in walk(dx) if n.says in swap})
     name = "the statistics are differentiated as in training, but here they are given"
-    yield as_in_training, name, 1.2, wrong
+    yield "option-ignored", name, 1.2, wrong
 
 
 #: What is made of the statistics alone, by its name in the formulas of a normalisation.

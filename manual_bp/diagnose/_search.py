@@ -113,10 +113,7 @@ def prepare(
     shapes = first.shapes()
     root = formula_of(graph, cases, first)
     known = root is not None and not any(name.startswith(SHARE) for name in leaves(root))
-    if root is None:
-        root = graph.shared(first.quantity, shapes)
-    if root is None or not (known or all(_agrees(c, root) for c in cases)):
-        root = generic(first.quantity)
+    root = root or _holding(graph.shared(first.quantity, shapes), cases) or generic(first.quantity)
     with np.errstate(all="ignore"):
         for case in cases:
             case.evaluator.keep(root)
@@ -139,7 +136,11 @@ def prepare(
 def formula_of(graph: Graph, cases: Sequence[Case], first: Case | None = None) -> Node | None:
     """What the quantity is by definition, if that gives the reference's own numbers; shapes are those of ``first``."""
     first = first or cases[0]
-    root = graph.formula(first.quantity, first.shapes()) if cases else None
+    return _holding(graph.formula(first.quantity, first.shapes()), cases)
+
+
+def _holding(root: Node | None, cases: Sequence[Case]) -> Node | None:
+    """A formula, if there is one and it gives the reference's own numbers."""
     return root if root is not None and all(_agrees(c, root) for c in cases) else None
 
 

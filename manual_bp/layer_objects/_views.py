@@ -41,7 +41,7 @@ class View:
         """
         if not same_but_ones(array.shape, self.layer):
             own = [n for n in array.shape if n != 1]
-            foreign = len(own) == len(self.axes) and same_but_ones(own, self.torch)
+            foreign = len(own) == len(self.axes) and self.shaped_as_torch(array)
             return array.reshape(own).transpose(self.axes) if foreign else array
         return np.ascontiguousarray(array.reshape(self.opened).transpose(self.axes)).reshape(self.torch)
 

@@ -106,6 +106,10 @@ class Choices:
         }
 
     @cached_property
+    def _claimed(self) -> Array:
+        return self._stacked(self.claims)
+
+    @cached_property
     def _allowed(self) -> Array:
         return np.asarray(2 * INFLATION * self._stacked(self.errors))
 
@@ -163,7 +167,7 @@ class Choices:
 
     def _explained(self, rows: Array, base: Array, slopes: Array, at: Array) -> tuple[Array, Array]:
         """Which of some elements choices can explain, all at once, and those that do."""
-        target = self._stacked(self.claims)[rows] - base[rows]
+        target = self._claimed[rows] - base[rows]
         low, high = self._range
         # what choices move is itself no more exact than this
         least_seen = _EXACT * (np.abs(slopes[rows]) @ (high - low))
@@ -202,7 +206,7 @@ class Choices:
                     if self.spent + self.count > self._runs // 8:
                         return found
                     _, at = self._explained(rows, *self._slopes(at), at)
-                now = np.abs(self._stacked(self.made(at)) - self._stacked(self.claims))[rows] <= self._allowed[rows]
+                now = np.abs(self._stacked(self.made(at)) - self._claimed)[rows] <= self._allowed[rows]
                 found = now if now.sum() > found.sum() else found
                 if found.all():
                     return found
@@ -222,8 +226,7 @@ class Choices:
     @cached_property
     def wrong(self) -> dict[str, Array]:
         """By name, the mask of the elements that no choices explain, beside those of what is not named."""
-        base, claimed = self._first[0], self._stacked(self.claims)
-        off = np.abs(claimed - base) > self._allowed
+        off = np.abs(self._claimed - self._first[0]) > self._allowed
         given = [name for name in self.names if not off[self._rows[name]].any() and name not in self.suspects]
         others = [name for name in self.names if name not in given]
         others.sort(key=lambda name: name in self.suspects)  # what is trusted comes first

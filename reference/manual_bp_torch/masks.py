@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from manual_bp_torch.numbering import Block, Found, Numbering, apart, floating, with_gradient
+from manual_bp_torch.numbering import Block, Found, Numbering, apart, floating, ones, with_gradient
 
 COMPARISONS = frozenset(
     ["gt", "ge", "lt", "le", "eq", "ne", "greater", "greater_equal", "less", "less_equal", "not_equal"]
@@ -94,7 +95,7 @@ class Masks(Numbering):
             return replace(Found.shares(places, out.reshape(-1)[places].to(torch.float64)), fixed=fixed)
 
         block = self.block(found)
-        out = self.held(out, block, lambda: block.found.own if block else out)
+        out = self.held(out, block, lambda b: b.found.own)
         return self._known(out, block, operands=operands)
 
     def _compare(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -137,7 +138,7 @@ class Masks(Numbering):
         out, mask = func(*args, **kwargs), self._masks[id(args[0])]
         if not floating(out):
             return self._known(out, mask.block, mask.sign)
-        return self.added(out, mask.block, lambda: torch.ones(len(mask.block.places)), mask.sign)
+        return self.added(out, mask.block, ones, mask.sign)
 
     def _times(self, func: Any, args: Any, kwargs: Any) -> Any:
         out = func(*args, **kwargs)
@@ -146,14 +147,14 @@ class Masks(Numbering):
         if not floating(other) or out.shape != mask.shape:
             return out
         other = other.expand(out.shape)
-        return self.added(out, own.block, lambda: apart(other, own.block), own.sign)
+        return self.added(out, own.block, partial(apart, other), own.sign)
 
     def _fill(self, func: Any, args: Any, kwargs: Any) -> Any:
         out, own = func(*args, **kwargs), self._masks[id(args[1])]
         if not floating(out) or out.shape != args[1].shape:
             return out
         value = args[0].expand(out.shape)
-        return self.added(out, own.block, lambda: -apart(value, own.block), own.sign)
+        return self.added(out, own.block, lambda b: -apart(value, b), own.sign)
 
     def _where(self, func: Any, args: Any, kwargs: Any) -> Any:
         out = func(*args, **kwargs)
@@ -163,9 +164,9 @@ class Masks(Numbering):
             return out
         yes, no = (torch.as_tensor(v, dtype=out.dtype).expand(out.shape) for v in (yes, no))
         if with_gradient(out):
-            return self.added(out, own.block, lambda: apart(yes, own.block) - apart(no, own.block), own.sign)
+            return self.added(out, own.block, lambda b: apart(yes, b) - apart(no, b), own.sign)
         # a slope, to be multiplied by
-        return self.added(out, own.block, lambda: (yes - no).reshape(-1)[own.block.places], own.sign)
+        return self.added(out, own.block, lambda b: (yes - no).reshape(-1)[b.places], own.sign)
 
     def _sign(self, func: Any, args: Any, kwargs: Any) -> Any:
         out, z = func(*args, **kwargs), args[0].detach()
@@ -180,8 +181,7 @@ class Masks(Numbering):
         block = self.block(make)
         if block is None:
             return out
-        out = self.added(out.detach(), block, lambda: torch.ones(len(block.places)))
-        return self.held(out, block, lambda: block.found.own)
+        return self.held(self.added(out.detach(), block, ones), block, lambda b: b.found.own)
 
 
 def _same(v: Any, w: Any) -> bool:

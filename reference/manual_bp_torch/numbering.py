@@ -110,19 +110,21 @@ class Numbering(TorchFunctionMode):
                 self.known[self._calls] = Block(self.count, found, pair)  # type: ignore[arg-type]  # a pair is two
         return self.known.get(self._calls)
 
-    def added(self, out: Tensor, block: Block | None, value: Callable[[], Tensor], sign: float = 1.0) -> Tensor:
+    def added(self, out: Tensor, block: Block | None, value: Callable[[Block], Tensor], sign: float = 1.0) -> Tensor:
         """``out`` plus, at the ties, what was chosen times ``value``, which has an element for each."""
         if block is None or block.found.fixed or self.choices is None:
             return out
         c = self.choices[block.start : block.start + len(block.places)]
-        flat = torch.zeros(out.numel(), dtype=out.dtype).index_put((block.places,), (sign * c * value()).to(out.dtype))
+        flat = torch.zeros(out.numel(), dtype=out.dtype).index_put(
+            (block.places,), (sign * c * value(block)).to(out.dtype)
+        )
         return out + flat.reshape(out.shape)
 
-    def held(self, out: Tensor, block: Block | None, tangent: Callable[[], Tensor]) -> Tensor:
+    def held(self, out: Tensor, block: Block | None, tangent: Callable[[Block], Tensor]) -> Tensor:
         """``out`` with the elements of ``tangent`` at the ties, while each call stays on torch's side."""
         if block is None or not self.holding:
             return out
-        return out.reshape(-1).index_put((block.places,), tangent().to(out.dtype)).reshape(out.shape)
+        return out.reshape(-1).index_put((block.places,), tangent(block).to(out.dtype)).reshape(out.shape)
 
     def equal(self, a: Tensor, b: Tensor) -> Tensor:
         """Whether two numbers are one, but for the rounding of a constant."""
@@ -139,8 +141,12 @@ def with_gradient(value: Any) -> bool:
     return floating(value) and bool(value.requires_grad)
 
 
-def apart(z: Tensor, block: Block | None) -> Tensor:
+def apart(z: Tensor, block: Block) -> Tensor:
     """Zero at the ties of a block, with the gradient of ``z`` there."""
-    assert block is not None
     own = z.reshape(-1)[block.places]
     return own - own.detach() if own.requires_grad else torch.zeros_like(own)
+
+
+def ones(block: Block) -> Tensor:
+    """One at each tie of a block."""
+    return torch.ones(len(block.places))

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+
+from manual_bp_torch.bounds._linear import as_tuple
+from manual_bp_torch.bounds._pooling import gather, window_indices
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def _ordered(func: Any, out: Any, z: Tensor, args: Sequence[Any], kwargs: Mappin
         return None
     row = z.movedim(dim, -1).unsqueeze(-2)  # (..., 1, n)
     candidates = row.expand(*values.shape, row.shape[-1])  # (..., k, n)
-    own = torch.nn.functional.one_hot(indices, row.shape[-1]).to(z.dtype)
+    own = functional.one_hot(indices, row.shape[-1]).to(z.dtype)
     place = torch.arange(row.numel()).reshape(row.shape).expand(candidates.shape)
 
     def returned(added: Tensor) -> Any:
@@ -117,36 +120,18 @@ def _ordered(func: Any, out: Any, z: Tensor, args: Sequence[Any], kwargs: Mappin
 
 def _pooled(func: Any, out: Any, z: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Seen | None:
     """Maximum pooling, the windows laid out."""
+    order = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+    named = {name: value for name, value in {**dict(zip(order, args, strict=False)), **kwargs}.items() if name in order}
+    named["stride"] = named.get("stride") or None
     n = int(func.__name__.strip("_")[8])
-    order = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-    named = {**dict(zip(order, args, strict=False)), **kwargs}
+    pool = getattr(nn, f"MaxPool{n}d")(**named, return_indices=True)
     values = out if isinstance(out, Tensor) else out[0]
-    kernel = _each(named["kernel_size"], n)
-    stride = _each(named.get("stride") or kernel, n)
-    padding, dilation = _each(named.get("padding", 0), n), _each(named.get("dilation", 1), n)
-    size, outputs = z.shape[-n:], values.shape[-n:]
-    if values.numel() * math.prod(kernel) > _PAIRS:
+    if values.numel() * math.prod(as_tuple(pool.kernel_size, n)) > _PAIRS:
         return None
-
-    def windows(a: Tensor, beside: float) -> Tensor:
-        for d in range(n):
-            starts = torch.arange(outputs[d]) * stride[d] - padding[d]
-            place = starts[:, None] + torch.arange(kernel[d]) * dilation[d]  # (out, k)
-            inside = (place >= 0) & (place < size[d])
-            dim = z.dim() - n + d
-            a = a.index_select(dim, place.clamp(0, size[d] - 1).reshape(-1))
-            shape = [1] * a.dim()
-            shape[dim] = -1
-            a = torch.where(inside.reshape(shape), a, beside)
-            a = a.unflatten(dim, place.shape).movedim(dim + 1, -1)
-        return a.reshape(*values.shape, -1)
-
-    indices = getattr(functional, f"max_pool{n}d_with_indices")(
-        z.detach(), kernel, stride, padding, dilation, bool(named.get("ceil_mode", False)), True
-    )[1]
-    plane = torch.arange(math.prod(size), dtype=z.dtype).reshape(size).expand(z.shape)
-    candidates = windows(z, -math.inf)
-    own = (windows(plane, -1.0) == indices.unsqueeze(-1)).to(z.dtype)
+    index, inside = window_indices(pool, z.shape, values.shape)
+    _, winner = pool(z.detach())
+    candidates = gather(z, index, inside, values, -math.inf).reshape(*values.shape, -1)
+    own = ((winner.reshape(-1, len(index), 1) == index) & inside).to(z.dtype).reshape(candidates.shape)
     tied = _ties(candidates, values) & torch.isfinite(candidates.detach())
 
     def returned(added: Tensor) -> Any:
@@ -154,10 +139,6 @@ def _pooled(func: Any, out: Any, z: Tensor, args: Sequence[Any], kwargs: Mapping
         return new if isinstance(out, Tensor) else (new, *out[1:])
 
     return Seen(candidates, own, tied, returned, lambda a: a)
-
-
-def _each(value: Any, n: int) -> list[int]:
-    return [int(value)] * n if isinstance(value, int) else [int(v) for v in (value * n if len(value) == 1 else value)]
 
 
 #: By the function's name.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from manual_bp_torch.masks import Masks
-from manual_bp_torch.numbering import MANY, Found, Sum, apart, floating, with_gradient
+from manual_bp_torch.numbering import MANY, Block, Found, Sum, apart, floating, ones, with_gradient
 from manual_bp_torch.selections import SELECTIONS, Seen, Selection
 
 #: Functions of one number that are not differentiable everywhere.
@@ -87,13 +87,12 @@ class Ties(Masks):
         own = own.expand(out.shape)
         before = own.detach().clone()
         block = self.block(lambda: self._bends(lambda v: func(v, *fixed, **bound), before), lambda: (before, out))
-        out = self.added(out, block, lambda: apart(own, block))
+        out = self.added(out, block, partial(apart, own))
 
-        def tangent() -> Tensor:
-            assert block is not None
-            assert block.held is not None
-            at, made = block.held
-            moved: Tensor = made + block.found.own * (own.reshape(-1)[block.places] - at)
+        def tangent(b: Block) -> Tensor:
+            assert b.held is not None
+            at, made = b.held
+            moved: Tensor = made + b.found.own * (own.reshape(-1)[b.places] - at)
             return moved
 
         out = self.held(out, block, tangent)
@@ -121,12 +120,11 @@ class Ties(Masks):
             return Found.shares(places, own.reshape(-1)[places])
 
         block = self.block(make)
-        out = self.added(out, block, lambda: apart(a, block) - apart(b, block))
+        out = self.added(out, block, lambda of: apart(a, of) - apart(b, of))
 
-        def tangent() -> Tensor:
-            assert block is not None
-            own = block.found.own
-            mean: Tensor = own * a.reshape(-1)[block.places] + (1 - own) * b.reshape(-1)[block.places]
+        def tangent(of: Block) -> Tensor:
+            own = of.found.own
+            mean: Tensor = own * a.reshape(-1)[of.places] + (1 - own) * b.reshape(-1)[of.places]
             return mean
 
         return self.held(out, block, tangent)
@@ -135,19 +133,20 @@ class Ties(Masks):
 
     def _select(self, selection: Selection, func: Any, args: Any, kwargs: Any) -> Any:
         out, z = func(*args, **kwargs), args[0]
-        seen = selection(func, out, z, args[1:], kwargs) if with_gradient(z) and z.numel() > 1 else None
+        if not with_gradient(z) or z.numel() <= 1:
+            return out
+        look = partial(selection, func, out, z, args[1:], kwargs)
+        block = self.block(lambda: _shared(look()))
+        seen = look() if block is not None and not self.finding else None
         if seen is None:
             return out
-        block = self.block(lambda: _shared(seen))
         candidates = seen.candidates
-        if block is None or self.finding:
-            return out
         nothing = torch.zeros_like(candidates)
         if self.choices is not None:
-            return seen.returned(self.added(nothing, block, lambda: apart(candidates, block)).sum(-1))
+            return seen.returned(self.added(nothing, block, partial(apart, candidates)).sum(-1))
         # the outputs that have a choice are the mean of what they are equal to, weighted as torch weights it
-        mean = self.held(nothing, block, lambda: block.found.own * candidates.reshape(-1)[block.places]).sum(-1)
-        tied = self.held(nothing, block, lambda: torch.ones(len(block.places))).sum(-1) > 0.5
+        mean = self.held(nothing, block, lambda b: b.found.own * candidates.reshape(-1)[b.places]).sum(-1)
+        tied = self.held(nothing, block, ones).sum(-1) > 0.5
         values = out if isinstance(out, Tensor) else out[0]
         shown = torch.where(tied, mean - seen.outputs(values), 0.0)
         return seen.returned(shown)
@@ -170,8 +169,10 @@ def holding(ties: Callable[[], Ties]) -> Ties:
     return Ties(found.u, found.known)
 
 
-def _shared(seen: Seen) -> Found:
+def _shared(seen: Seen | None) -> Found:
     """The shares of a selection's ties, and which of them add up."""
+    if seen is None:
+        return Found.shares(torch.zeros(0, dtype=torch.long), torch.zeros(0))
     places = seen.tied.reshape(-1).nonzero()[:, 0]
     own = seen.own.reshape(-1)[places]
     sums = []

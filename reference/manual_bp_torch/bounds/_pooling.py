@@ -152,7 +152,7 @@ class _Windows:
 
     def of(self, a: Tensor, outside: float) -> Tensor:
         """The windows of every plane, with ``outside`` where the padding is."""
-        return _gather(a, self.index, self.valid[:, 0].T, self.output, outside).movedim(-1, 0)
+        return gather(a, self.index, self.valid[:, 0].T, self.output, outside).movedim(-1, 0)
 
     def largest(self, a: Tensor) -> Tensor:
         """The largest element of each window, of numbers that are not negative."""
@@ -205,7 +205,7 @@ def _kinks(s: Operands, g: Tensor) -> Kinks:
     """
     x, u = s.inputs[0].to(_WIDE), s.precision.u
     index, valid = window_indices(s.module, x.shape, s.output.shape)
-    windows = _gather(x, index, valid, s.output, -math.inf)  # (planes, windows, kernel)
+    windows = gather(x, index, valid, s.output, -math.inf)  # (planes, windows, kernel)
     planes = windows.shape[0]
     winners = (windows == windows.amax(-1, keepdim=True)) & valid
     tie = winners.sum(-1, keepdim=True) > 1
@@ -272,7 +272,7 @@ def window_indices(module: nn.Module, shape: torch.Size, out: torch.Size) -> tup
     return flat, inside
 
 
-def _gather(a: Tensor, index: Tensor, valid: Tensor, out: Tensor, outside: float) -> Tensor:
+def gather(a: Tensor, index: Tensor, valid: Tensor, out: Tensor, outside: float) -> Tensor:
     """The windows of every plane, (planes, windows, kernel), with ``outside`` where the padding is."""
     planes = out.numel() // max(1, index.shape[0])
     flat = a.reshape(planes, -1)
