@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from manual_bp_torch import stochastic
+from manual_bp_torch.perturbed import Perturbed
 
 U = 2.0**-24
 
@@ -67,7 +68,7 @@ def passes(operation: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Te
 def test_an_operation_that_is_taken_apart_gives_what_it_gives_whole(operation: Callable[[Tensor], Tensor]) -> None:
     x = 3 * torch.randn(3, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     whole = passes(operation, x)
-    with stochastic.Perturbed(2.0**-50, 0):
+    with Perturbed(2.0**-50, 0):
         apart = passes(operation, x)
     for a, b in zip(whole, apart, strict=True):
         assert float((a - b).abs().max()) <= 1e-12 * float(a.abs().max())

@@ -64,3 +64,20 @@ def test_a_torch_whose_libraries_cannot_be_loaded_is_one_clear_error(inside: str
     assert done.returncode == 2
     assert done.stderr.startswith("error: the reference needs torch, which cannot be imported: half installed")
     assert "Traceback" not in done.stderr
+
+
+def test_a_calibrated_judgement_imports_neither_torchs_compiler_nor_sympy() -> None:
+    code = """
+import sys
+import numpy as np
+import torch
+from torch import nn
+from manual_bp import verify
+x = np.linspace(-1.0, 1.0, 12).reshape(3, 4)
+mine = lambda params, x, y: {"1": np.zeros((3, 3))}
+report = verify(mine, nn.Sequential(nn.Linear(4, 3), nn.Mish()), loss=nn.MSELoss(), x=x, y=x[:, :3])
+print(report.first_wrong, [check.rule for check in report.checks if check.name == "1"][0])
+print(*({"torch._dynamo", "sympy"} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.splitlines(), done.stderr) == (["1 calibrated: stochastic arithmetic in float64", ""], "")

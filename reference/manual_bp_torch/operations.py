@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from inspect import unwrap
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import decomposition_table
 
 #: Views, copies and choices: they do not round.
 EXACT = frozenset(
@@ -62,6 +67,7 @@ EXACT = frozenset(
         "tril",
         "triu",
         "neg",
+        "conj_physical",
         "ones_like",
         "zeros_like",
         "empty_like",
@@ -169,6 +175,54 @@ MADE_OF_OTHERS = frozenset(
         "pairwise_distance",
     ]
 )
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of an operation of torch, before its operands are.
+
+    Attributes
+    ----------
+    exact
+        It does not round.
+    parts
+        Runs it as the operations that it is made of; ``plain_parts`` is the same for float64 alone, where there is no
+        dtype to be found, which takes longer than all else and imports SymPy.
+    alone
+        Each element of its result is made of one of each operand.
+    growing, bounded
+        Of one number, by formulas that cancel; see `GROWING` and `BOUNDED`.
+    writes
+        Positions of the operands that it writes to.
+    """
+
+    name: str
+    exact: bool
+    parts: Callable[..., Any] | None
+    plain_parts: Callable[..., Any] | None
+    alone: bool
+    growing: bool
+    bounded: bool
+    writes: tuple[int, ...]
+
+
+@cache
+def kind_of(func: Any) -> Kind:
+    """What an overload of an operation is; x.exp_() is as x.exp()."""
+    whole = func.overloadpacket.__name__
+    name = whole.removesuffix("_")
+    parts = decomposition_table.get(func) if whole in MADE_OF_OTHERS else None
+    aliases = [argument.alias_info for argument in func._schema.arguments]
+    return Kind(
+        name=whole if parts is not None else name,
+        exact=parts is None and (whole in EXACT or name in EXACT),
+        parts=parts,
+        plain_parts=unwrap(parts) if parts is not None and not func._schema.is_mutable else parts,
+        alone=torch.Tag.pointwise in func.tags or name in ELEMENTWISE,
+        growing=(whole if parts is not None else name) in GROWING,
+        bounded=(whole if parts is not None else name) in BOUNDED,
+        writes=tuple(i for i, alias in enumerate(aliases) if alias is not None and alias.is_write),
+    )
 
 
 def own_error(name: str, args: tuple[Any, ...]) -> float:

@@ -27,30 +27,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import decomposition_table
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_map
 
 from manual_bp.trace import GRAD
 from manual_bp_torch.bounds import Kinks
 from manual_bp_torch.failures import TheirError
-from manual_bp_torch.operations import (
-    BOUNDED,
-    ELEMENTWISE,
-    EXACT,
-    GROWING,
-    MADE_OF_OTHERS,
-    POSITIVE,
-    own_error,
-    own_gap,
-    reduction_length,
-    resampled,
-)
+from manual_bp_torch.perturbed import FACTOR, Perturbed
 from manual_bp_torch.spots import Spots
 
 #: How many perturbed passes there are, in pairs of opposite signs; the spread is the largest deviation among them.
@@ -59,120 +44,8 @@ SAMPLES = 6
 #: What moves an operand off a kink.
 Nudge = Callable[[Any], Any]
 
-#: Far below anything that a program adds to it, far above what underflows.
-_LEAST = 1e-290
-
-#: Nothing but pushes, and what was computed from them.
-_PUSHES = 1e-280
-
-#: What the spread of a few samples is multiplied by.
-FACTOR = 17
-
 #: Below it is what the smallest of pushes leaves.
 FLOOR = 1e-250
-
-#: Roundings are drawn between one half and one and a half of u, either way.
-_HALF = torch.tensor(0.5, dtype=torch.float64)
-
-#: No number is moved by more, relative to its size.
-_MOST = 2.0**-6
-
-
-class Perturbed(TorchDispatchMode):
-    """While active, every floating result is perturbed: by one rounding, that of a reduction by more.
-
-    ``flip`` turns all signs of the same seed round, ``times`` makes all that is moved as much larger. With ``steady``
-    all signs are the same, and nothing is rounded: only exact zeros are pushed off, all to one side.
-    """
-
-    def __init__(self, u: float, seed: int, *, flip: bool = False, times: float = 1.0, steady: bool = False) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        self.steady, self.times = steady, 0.0 if steady else times
-        self.u = u * self.times
-        self.side = -1.0 if flip else 1.0
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        name = func.overloadpacket.__name__
-        if name == "binary_cross_entropy":  # of probabilities, which were moved before
-            args = (args[0].clamp(0.0, 1.0), *args[1:])
-        if name in MADE_OF_OTHERS and func in decomposition_table:
-            with self:
-                out = decomposition_table[func](*args, **(kwargs or {}))
-            return self._cancelled(name, out, args)
-        plain = name.removesuffix("_")
-        if name in EXACT or plain in EXACT:
-            return func(*args, **(kwargs or {}))
-        alone = torch.Tag.pointwise in func.tags or plain in ELEMENTWISE
-        terms = 1 if alone else reduction_length(plain, args)
-        move = partial(
-            self._perturb, by=max((FACTOR - 1 + terms) / FACTOR * self.u, own_error(plain, args) * self.times)
-        )
-        out = func(*(args if alone else tree_map(move, args)), **(kwargs or {}))
-        if func._schema.is_mutable:  # an operation in place: the tensor that it wrote to is the result
-            for argument, given in zip(func._schema.arguments, args, strict=False):
-                if argument.alias_info is not None and argument.alias_info.is_write and isinstance(given, Tensor):
-                    given.copy_(move(given))
-            return out
-        out = move(out) if isinstance(out, Tensor) else tree_map(move, out)
-        if weight := resampled(plain, args):
-            given = next(a for a in args if isinstance(a, Tensor))
-            out = out + self._signs(out) * (weight * self.u * given.abs().max())
-        return self._cancelled(plain, out, args)
-
-    def _perturb(self, value: Any, by: float) -> Any:
-        if not isinstance(value, Tensor) or not value.is_floating_point() or value.device.type != "cpu":
-            return value
-        sign = self._signs(value)
-        if self.steady:  # whatever earlier pushes add up to: of kinks in a row all fall to one side
-            value = torch.where(value.abs() < _PUSHES, 0.0, value)
-        # the smallest of pushes at an exact zero: what stands on a kink falls to either side
-        return torch.addcmul(_LEAST * sign, value, 1 + min(by, _MOST) * sign)
-
-    def _cancelled(self, name: str, out: Any, args: tuple[Any, ...]) -> Any:
-        """A function's value, or its derivative times a gradient, off by what usual formulas lose in absolute terms."""
-        tensors = [a for a in args if isinstance(a, Tensor)]
-        growing = name in GROWING
-        if not (growing or name in BOUNDED) or not isinstance(out, Tensor) or tensors[-1].shape != out.shape:
-            return out
-        size = 1 + tensors[-1].abs() if growing else torch.ones_like(out)
-        if len(tensors) > 1:
-            size = size * tensors[0].abs()
-        amount = size * max(self.u, own_error(name, args) * self.times)
-        if (gap := own_gap(name, args)) is not None:
-            amount = amount + gap * (self.times / FACTOR)
-        moved = torch.addcmul(out, amount, self._signs(out))
-        # what follows may refuse a probability above 1, or a variance below 0
-        if name in POSITIVE:
-            moved = torch.maximum(moved, 2.0**-10 * out)
-        return moved.clamp(-1.0, 1.0) if name in ("sigmoid", "tanh") else moved
-
-    def _signs(self, value: Tensor) -> Tensor:
-        if self.steady:
-            return torch.full_like(value, self.side)
-        # of different size, or two that meet in one number would take each other away every second time
-        amount = torch.empty(value.shape, dtype=value.dtype).uniform_(-1.0, 1.0, generator=self.generator)
-        return amount.add_(torch.copysign(_HALF, amount)).mul_(self.side)
-
-    def nudge(self, value: Any) -> Any:
-        """An exact operand, moved by next to nothing, every element by a little more or less than the others."""
-        if not isinstance(value, Tensor) or not value.is_floating_point() or value.numel() < 2:
-            return value
-        with _disable_current_modes():  # these operands are exact, not results
-            amount = torch.linspace(0.5, 1.0, value.numel(), dtype=value.dtype).reshape(value.shape)
-            if not self.steady:
-                amount = torch.empty_like(value).uniform_(0.5, 1.0, generator=self.generator)
-            amount = amount * self._signs(value)
-            return torch.where(value == 0, _LEAST * amount, value * (1 + 2.0**-46 * amount))
-
-    def stored(self, value: Any) -> Any:
-        """An operand as it may have been before it was rounded; zeros were zero."""
-        if self.steady or not isinstance(value, Tensor) or not value.is_floating_point():
-            return value
-        with _disable_current_modes():  # as in `nudge`
-            return value * (1 + min(self.u, _MOST) * self._signs(value))
 
 
 @dataclass(frozen=True)
