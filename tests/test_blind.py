@@ -90,10 +90,10 @@ def test_a_gradient_of_nothing_but_rounding_is_named_and_passes_as_zero() -> Non
     assert {c.name for c in judged(lambda g: g + 1e-6).checks if c.status == "wrong"} == {"0.bias.grad"}
 
 
-@pytest.mark.parametrize("layer", [nn.BatchNorm2d(4), nn.LayerNorm([4, 56, 56])], ids=["batch", "layer"])
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(4), nn.LayerNorm([4, 28, 28])], ids=["batch", "layer"])
 def test_a_mean_below_rounding_is_named_and_a_shifted_gradient_shows_it(layer: nn.Module) -> None:
     rng = np.random.default_rng(0)
-    shape = (8, 4, 56, 56)
+    shape = (8, 4, 28, 28)
     x, upstream = (rng.standard_normal(shape, dtype=np.float32) for _ in range(2))
     axes = (0, 2, 3) if isinstance(layer, nn.BatchNorm2d) else (1, 2, 3)
     upstream -= upstream.mean(axes, keepdims=True) * np.float32(1 - 1e-4)  # next to nothing is left of its mean
@@ -110,7 +110,7 @@ def test_a_mean_below_rounding_is_named_and_a_shifted_gradient_shows_it(layer: n
     assert given.ok, str(given)
     (name,) = (text.partition(":")[0] for text in told(given) if "the mean of the gradient is smaller" in text)
     assert name
-    report = verify(without_mean, layer, x=x, y=upstream)
+    report = verify(without_mean, layer, x=x, y=upstream, probes=["seed-2"])
     assert "seed-2" in {c.probe for c in report.checks if c.status == "wrong"}
 
 

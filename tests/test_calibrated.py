@@ -125,7 +125,7 @@ def last(m: nn.Module) -> nn.Module:
 
 CASES: dict[str, tuple[Callable[[Any, Tensor, bool], Tensor], nn.Module, tuple[int, ...]]] = {
     "attention": (attention, Attention(), (2, 5, 8)),
-    "lstm": (lstm, last(nn.LSTM(2, 3, batch_first=True)), (3, 6, 2)),
+    "lstm": (lstm, last(nn.LSTM(2, 3, batch_first=True)), (3, 4, 2)),
     "group norm": (group_norm, nn.GroupNorm(2, 4), (2, 4, 3, 5)),
     "RMSNorm": (rms_norm, nn.RMSNorm(8, eps=1e-6), (3, 5, 8)),
     "SwiGLU": (swiglu, SwiGLU(), (4, 6)),

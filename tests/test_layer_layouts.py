@@ -161,7 +161,7 @@ class Last(Sequence):
 @pytest.mark.parametrize("layer", [Sequence, Last])
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_a_recurrent_layer_with_one_bias(layer: Any, batch_first: bool) -> None:
-    x = RNG.standard_normal((5, 4, 2))
+    x = RNG.standard_normal((4, 3, 2))
     report = verify_layer(layer(), nn.RNN(2, 3, batch_first=batch_first), x=x)
     assert report.ok, str(report)
     named = {"output", "x.grad", "weight_ih_l0.grad", "weight_hh_l0.grad", "bias_ih_l0.grad"}
@@ -213,7 +213,7 @@ class Gates:
 
 
 def test_an_lstm_whose_gates_stand_in_another_order() -> None:
-    x = RNG.standard_normal((4, 5, 2))
+    x = RNG.standard_normal((4, 3, 2))
     report = verify_layer(Gates(), nn.LSTM(2, 3, batch_first=True), x=x)
     assert report.ok, str(report)
     assert "x.grad" in blamed(verify_layer(Gates(wrong=True), nn.LSTM(2, 3, batch_first=True), x=x))
@@ -229,7 +229,7 @@ def test_an_lstm_by_an_adapter() -> None:
             "bias_hh_l0": None,
         }
     )
-    x = RNG.standard_normal((4, 5, 2))
+    x = RNG.standard_normal((4, 3, 2))
     assert verify_layer(Gates(), nn.LSTM(2, 3, batch_first=True), x=x, adapter=adapter).ok
 
 

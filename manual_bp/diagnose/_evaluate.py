@@ -45,6 +45,7 @@ class Evaluator:
     def __init__(self, look: Callable[[str], Array] | Mapping[str, Array]) -> None:
         self._look = look.__getitem__ if isinstance(look, Mapping) else look
         self._kept: dict[Node, Array] = {}
+        self._errors: dict[tuple[float, float], dict[Node, Array]] = {}
 
     def keep(self, root: Node) -> Array:
         """The value of the right formula; its parts are remembered for the edited ones."""
@@ -74,6 +75,8 @@ class Evaluator:
         return self._error(root, ROUNDOFF[dtype], TINY[dtype], {}, {})
 
     def _error(self, node: Node, u: float, tiny: float, values: dict[Node, Array], memo: dict[Node, Array]) -> Array:
+        if node in self._kept:  # what an edit leaves alone rounds as it did
+            memo = self._errors.setdefault((u, tiny), {})
         if node in memo:
             return memo[node]
         if node.op == "computed_in":  # the whole formula in a lower precision
