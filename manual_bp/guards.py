@@ -6,8 +6,9 @@ rounding, and it is meant: what agrees with such a form, guard and all, is accep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from manual_bp.trace import GRAD, Array
 #: From the largest guard that still is one, to the smallest that changes anything.
 _SIZES = (*(float(f"1e-{k}") for k in range(5, 17)), *(float(np.finfo(t).eps) for t in (np.float32, np.float64)))
 
+#: How many of the forms that give the same loss are carried on to the gradients behind it.
+_MOST = 3
+
 #: A guard that changes no probability: the loss as it is.
 _NONE = 1e-300
 
@@ -25,7 +29,8 @@ _NONE = 1e-300
 class LogLoss:
     """A loss made of logarithms of probabilities.
 
-    ``kind`` is "softmax" (logits, one class a row), "sigmoid" (logits) or "probability" (of the one of two classes).
+    ``kind`` is "softmax" (logits, one class a row), "sigmoid" (logits), "probability" (of the one of two classes) or
+    "classes" (probabilities, one class a row).
     """
 
     kind: str
@@ -55,10 +60,38 @@ def guarded(items: tuple[Item, ...], loss: LogLoss, output: str, x: Array, y: Ar
     )
 
 
-def recognised(items: tuple[Item, ...], kind: str, output: str, x: Array, y: Array, *, u: float) -> LogLoss | None:
-    """The loss of that kind that gives the reference's own numbers, None if none does: a weighted one, say."""
+def fitting(loss: LogLoss, x: Array, y: Array, claimed: Array, *, u: float) -> list[tuple[Array, str]]:
+    """The gradient of the loss's input, and the form in words, of the guarded forms that give the claimed loss."""
+    with np.errstate(all="ignore"):
+        forms = [form for form in _forms(loss, np.asarray(x, np.float64), y, u) if _finite(form[0], form[2])]
+        fit = [(slope, reason) for value, e, slope, _, reason in forms if bool((np.abs(claimed - value) <= e).all())]
+    return fit[:_MOST]
+
+
+def carried_on(items: tuple[Item, ...], told: tuple[Item, ...], reason: str) -> tuple[Item, ...]:
+    """The items, those that a guarded gradient changes with what becomes of it as another right answer.
+
+    ``told`` are the items of a candidate that reports this gradient. One that does not report it has rounded it on the
+    way, which the bounds of the items here take in.
+    """
+    known = {item.quantity.name: item.isolated for item in told}
+
+    def with_it(item: Item) -> Item:
+        own, other = item.isolated, known.get(item.quantity.name)
+        if own is None or other is None or np.array_equal(own.value, other.value, equal_nan=True):
+            return item
+        more = Alternative(value=other.value, allowed=own.allowed + other.allowed, reason=reason)
+        return replace(item, alternatives=(*item.alternatives, more))
+
+    return tuple(map(with_it, items))
+
+
+def recognised(
+    items: tuple[Item, ...], kinds: Iterable[str], output: str, x: Array, y: Array, *, u: float
+) -> LogLoss | None:
+    """The loss of such a kind that gives the reference's own numbers, None if none does: a weighted one, say."""
     right = {item.quantity.name: item.isolated.value for item in items if item.isolated is not None}
-    for reduction in ("mean", "sum"):
+    for kind, reduction in product(kinds, ("mean", "sum")):
         loss = LogLoss(kind, reduction)
         with np.errstate(all="ignore"):
             form = next(_forms(loss, np.asarray(x, np.float64), y, u, sizes=(_NONE,)), None)
@@ -82,30 +115,31 @@ def _forms(
     """Loss, its allowed error, gradient, its allowed error, and the form in words."""
     p, t = _probabilities(loss.kind, x), np.asarray(y)
     examples = len(x)
-    if loss.kind == "softmax" and t.dtype.kind in "iu":
+    rows = loss.kind in ("softmax", "classes")
+    if rows and t.dtype.kind in "iu":
         counts = (t >= 0) & (t < x.shape[-1])  # an index beside the classes is one to ignore
         examples = int(counts.sum())
         t = np.eye(x.shape[-1])[np.where(counts, t, 0)] * counts[..., None]
-    count = 1.0 if loss.reduction == "sum" else float(examples if loss.kind == "softmax" else x.size)
+    count = 1.0 if loss.reduction == "sum" else float(examples if rows else x.size)
     if not count:
         return
     n, off = x.shape[-1] + 16, 8 * u if loss.kind == "sigmoid" else 0.0
     for form, log, slope in _logs():
         for eps in sizes:
-            inside = t * log(p, eps) + (0 if loss.kind == "softmax" else (1 - t) * log(1 - p, eps))
-            g = -t * slope(p, eps) + (0 if loss.kind == "softmax" else (1 - t) * slope(1 - p, eps))
+            inside = t * log(p, eps) + (0 if rows else (1 - t) * log(1 - p, eps))
+            g = -t * slope(p, eps) + (0 if rows else (1 - t) * slope(1 - p, eps))
             dx = _through(loss.kind, p, g) / count
             # probabilities are off by n u relative to themselves, and so are their logarithms; one minus a sigmoid is
             # off by as much as one is, which is more than itself where that is small
             far = t * np.log1p(off * slope(p, eps)) + (1 - t) * np.log1p(off * slope(1 - p, eps)) if off else 0.0
             e_loss = (4 * n * u * (np.abs(inside) + np.abs(t) + 1) + far).sum() / count
-            scale = np.abs(g) * (p if loss.kind != "probability" else 1.0)
+            scale = np.abs(g) * (p if loss.kind in ("softmax", "sigmoid") else 1.0)
             e_dx = 4 * n * u * (scale + (np.abs(g * p).sum(-1, keepdims=True) if loss.kind == "softmax" else 0)) / count
             yield np.asarray(-inside.sum() / count), np.asarray(e_loss), dx, e_dx, form.format(eps)
 
 
 def _probabilities(kind: str, x: Array) -> Array:
-    if kind == "probability":
+    if kind in ("probability", "classes"):
         return x
     if kind == "sigmoid":
         e = np.exp(-np.abs(x))

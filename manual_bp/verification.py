@@ -18,7 +18,7 @@ from manual_bp.diagnose import Case as DiagnosisCase
 from manual_bp.diagnose import Evidence, place_of
 from manual_bp.errors import ManualBPError
 from manual_bp.findings import blame_mutation, coverage
-from manual_bp.guards import LogLoss, guarded, recognised
+from manual_bp.guards import LogLoss, carried_on, fitting, guarded, recognised
 from manual_bp.inputs import named, rebuilt
 from manual_bp.kept import Kept
 from manual_bp.report import Check, Finding, ProbeInfo, Report
@@ -357,9 +357,16 @@ def _with_guards(
     if session.log_loss is None and (known := side.log_loss(session.program.loss)) is not None:
         session.log_loss = LogLoss(*known)
     segment = structure.segments.get("loss")
-    if session.log_loss is None and segment and (kind := side.log_loss_of(segment.ops)) is not None:
-        session.log_loss = recognised(items, kind, output, x, y, u=u)
-    return items if session.log_loss is None else guarded(items, session.log_loss, output, x, y, u=u)
+    if session.log_loss is None and segment and (kinds := side.log_losses_of(segment.ops)):
+        session.log_loss = recognised(items, kinds, output, x, y, u=u)
+    if session.log_loss is None:
+        return items
+    items = guarded(items, session.log_loss, output, x, y, u=u)
+    if "loss" in trace and output + GRAD not in trace:  # then what follows from it is the first that shows it
+        for slope, reason in fitting(session.log_loss, x, y, trace["loss"], u=u):
+            claimed = {**trace, output + GRAD: slope.astype(trace["loss"].dtype)}
+            items = carried_on(items, session.judge.items(setting, claimed, found, structure, {}), reason)
+    return items
 
 
 def runner(candidate: Any, session: Session) -> Run:

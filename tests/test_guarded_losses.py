@@ -84,4 +84,46 @@ def test_another_loss_is_not_taken_for_the_plain_one(options: Any) -> None:
 
 def test_no_examples_tell_no_loss() -> None:
     nothing = np.zeros((0, 4))
-    assert recognised((), "softmax", "x", nothing, np.zeros(0, dtype=int), u=2.0**-53) is None
+    assert recognised((), ["softmax"], "x", nothing, np.zeros(0, dtype=int), u=2.0**-53) is None
+
+
+def network(
+    rows: bool, *, reported: bool = False, wrong: str = "", eps: float = 1e-8
+) -> Callable[[Any, Any, Any], dict[str, Any]]:
+    """A dense layer, probabilities, and the guarded loss, whose own gradient need not be reported."""
+
+    def mine(params: Any, x: Any, y: Any) -> dict[str, Any]:
+        z = x @ params["0.weight"].T + params["0.bias"]
+        e = np.exp(z)
+        a = e / e.sum(1, keepdims=True) if rows else e / (1 + e)
+        guard = a.dtype.type(eps)
+        of_each = y * np.log(a + guard) + (0 if rows else (1 - y) * np.log(1 - a + guard))
+        count = len(x) if rows else a.size
+        da = -(y / (a + guard) - (0 if rows else (1 - y) / (1 - a + guard))) / count
+        dz = a * (da - (da * a).sum(1, keepdims=True)) if rows else da * a * (1 - a)
+        dz = 1.001 * dz if wrong == "0.grad" else dz
+        given = {"1": a, "loss": -of_each.sum() / count, "0.grad": dz, "0.weight.grad": dz.T @ x}
+        given["0.bias.grad"] = dz.sum(0) * (2 if wrong == "0.bias.grad" else 1)
+        return given | ({"1.grad": da} if reported else {})
+
+    return mine
+
+
+def judged(rows: bool, dtype: str, **options: Any) -> Report:
+    module = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1) if rows else nn.Sigmoid())
+    y = np.eye(3)[[0, 1, 2, 2, 1]] if rows else RNG.integers(0, 2, (5, 3)).astype(float)
+    loss = (lambda a, y: -(y * torch.log(a)).sum(1).mean()) if rows else nn.BCELoss()
+    return verify(network(rows, **options), module, loss=loss, x=X, y=y, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("rows", [False, True], ids=["two classes", "written out"])
+def test_what_follows_from_its_gradient_is_accepted_as_well(rows: bool, dtype: str) -> None:
+    judged(rows, dtype, eps=1e-5).raise_if_wrong()
+    assert blamed(judged(rows, dtype, eps=1e-5, wrong="0.bias.grad")) == {"0.bias.grad"}
+
+
+def test_however_small_it_is_and_reported_or_not() -> None:
+    judged(True, "float64", reported=True).raise_if_wrong()
+    judged(False, "float64").raise_if_wrong()
+    assert blamed(judged(False, "float64", wrong="0.grad")) == {"0.grad"}

@@ -206,14 +206,29 @@ def log_loss(loss: object) -> tuple[str, str] | None:
     return None if changed else (kind, str(own.reduction))
 
 
-def log_loss_of(operations: tuple[str, ...]) -> str | None:
-    """Kind of a loss of logarithms that is no module, by torch's operations in it; see `manual_bp.guards`."""
-    return {
+def log_losses_of(operations: tuple[str, ...]) -> tuple[str, ...]:
+    """Kinds that a loss of logarithms that is no module may be of, by torch's operations in it.
+
+    Whether it is one shows in its numbers; see `manual_bp.guards`.
+    """
+    known = {
         ("LogSoftmax", "NllLoss"): "softmax",
         ("BinaryCrossEntropyWithLogits",): "sigmoid",
         ("Sigmoid", "BinaryCrossEntropy"): "sigmoid",
         ("BinaryCrossEntropy",): "probability",
-    }.get(operations)
+    }
+    if operations in known:
+        return (known[operations],)
+    used = {name.partition("Backward")[0] for name in operations}  # Sum is also known as SumBackward1
+    if "Log" not in used or used - _IN_WRITTEN_LOSSES:
+        return ()
+    return ("softmax",) if "Softmax" in used else ("sigmoid",) if "Sigmoid" in used else ("probability", "classes")
+
+
+#: Of torch's operations, what losses of logarithms are written with.
+_IN_WRITTEN_LOSSES = frozenset(
+    ["Log", "Softmax", "Sigmoid", "Neg", "Mul", "Div", "Add", "Sub", "Rsub", "Sum", "Mean", "Index", "Gather"]
+)
 
 
 def takes_classes(module: object) -> bool:
