@@ -24,8 +24,23 @@ def least_squares(a: Array, r: Array, low: Array, high: Array) -> Array:
     low, high
         ``(columns,)``; 0 lies between them, and is where the search begins.
     """
-    x = np.clip(np.zeros(len(low)), low, high)
-    free = (low < x) & (x < high)
+    start = np.clip(np.zeros(len(low)), low, high)
+    inside = (low < start) & (start < high)
+    found = _search(a, r, start, low, high, inside)
+    if _worst(a, r, found) <= 1.0 or not inside.any():
+        return found
+    # from there on one by one: what moves little beside another may stand in the way of it
+    other = _search(a, r, start, low, high, np.zeros_like(inside))
+    return other if _worst(a, r, other) < _worst(a, r, found) else found
+
+
+def _worst(a: Array, r: Array, x: Array) -> float:
+    return float(np.abs(r - a @ x).max(initial=0.0))
+
+
+def _search(a: Array, r: Array, x: Array, low: Array, high: Array, free: Array) -> Array:
+    """From ``x``, where some numbers are free to begin with; those that promise most are freed."""
+    free = free.copy()
     scale = np.sqrt((a * a).sum(0))
     idle = np.zeros(len(x), dtype=bool)  # leave their bound only to come back: by rounding alone
     freed = -1
@@ -43,7 +58,7 @@ def least_squares(a: Array, r: Array, low: Array, high: Array) -> Array:
         if not len(residual) or np.abs(residual).max() <= 1.0:
             break
         slope = a.T @ residual
-        wanted = np.where(x <= low, slope, np.where(x >= high, -slope, 0.0)) * (~free & ~idle & (low < high))
+        wanted = np.where(x <= low, slope, np.where(x >= high, -slope, np.abs(slope))) * (~free & ~idle & (low < high))
         wanted = np.where(wanted > _FLAT * scale * np.linalg.norm(residual), wanted, 0.0)
         wanted /= np.where(scale > 0, scale, 1.0)
         if not (wanted > 0).any():

@@ -7,8 +7,8 @@ row, which one reported gradient between them rules out, that is a linear proble
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 
 import numpy as np
@@ -20,6 +20,7 @@ from manual_bp_torch.bounded import components, least_squares
 from manual_bp_torch.bounds import INFLATION, Kinks
 from manual_bp_torch.bounds._model import LaterKinks
 from manual_bp_torch.numbering import MANY
+from manual_bp_torch.perturbed import FACTOR
 from manual_bp_torch.spots import CONVENTION
 from manual_bp_torch.stochastic import FLOOR, Estimate, Sampled
 from manual_bp_torch.ties import Ties
@@ -81,7 +82,7 @@ class Choices:
     @cached_property
     def _runs(self) -> int:
         """How many runs of the program may be made."""
-        return _MOST // max(self.size, len(self._allowed), _RUN)
+        return _MOST // max(self.size, len(self._claimed), _RUN)
 
     @property
     def few(self) -> bool:
@@ -111,7 +112,9 @@ class Choices:
 
     @cached_property
     def _allowed(self) -> Array:
-        return np.asarray(2 * INFLATION * self._stacked(self.errors))
+        """How far a right claim may be off: that of torch's own choice, and what a larger one is rounded by."""
+        more = (np.abs(self._claimed) - np.abs(self._first[0])).clip(0.0)
+        return np.asarray(2 * INFLATION * (self._stacked(self.errors) + FACTOR * self.ties.u * more))
 
     @cached_property
     def _range(self) -> tuple[Array, Array]:
@@ -128,34 +131,74 @@ class Choices:
             row[s.places.numpy()] = 1.0
         return rows, np.array([s.low for s in sums]), np.array([s.high for s in sums])
 
-    def _slopes(self, at: Array) -> tuple[Array, Array]:
-        """All gradients at these choices, and by how much each choice moves them."""
+    def _slopes(self, at: Array, together: Sequence[Array], moves: Array | None = None) -> tuple[Array, Array]:
+        """All gradients at these choices, and by how much each choice moves them.
+
+        Those that are looked at ``together`` move nothing in common; ``moves`` says what each does.
+        """
         base = self._stacked(self.made(at))
         low, high = self._range
-        columns = []
-        for i in range(self.count):
+        ends = np.where(high - at >= at - low, high, low)
+        steps = np.where(ends == at, 1.0, ends - at)
+        slopes = np.zeros((len(base), self.count))
+        for some in together:
             moved = at.copy()
-            moved[i] = high[i] if high[i] - at[i] >= at[i] - low[i] else low[i]
-            columns.append((self._stacked(self.made(moved)) - base) / ((moved[i] - at[i]) or 1.0))
-        slopes = np.stack(columns, axis=1)
+            moved[some] = ends[some]
+            by = (self._stacked(self.made(moved)) - base)[:, None] / steps[some]
+            slopes[:, some] = by if moves is None else np.where(moves[:, some], by, 0.0)
         slopes[np.abs(slopes) * (high - low) <= 1e-3 * self.ties.u * np.abs(base)[:, None].clip(1e-290)] = 0.0
         return base, np.where(np.isfinite(slopes), slopes, 0.0)
 
     @cached_property
-    def _first(self) -> tuple[Array, Array]:
-        return self._slopes(np.zeros(self.count))
+    def _one_by_one(self) -> list[Array]:
+        return list(np.arange(self.count)[:, None])
 
     @cached_property
-    def linear(self) -> bool:
-        """Whether no two choices are in a row."""
+    def _first(self) -> tuple[Array, Array]:
+        return self._slopes(np.zeros(self.count), self._one_by_one)
+
+    @cached_property
+    def _apart(self) -> tuple[list[Array], Array]:
+        """Choices that move nothing in common, in as few groups as are found at once (Curtis, Powell and Reid 1974).
+
+        What each moves shows where all others are between their ends: none is multiplied by 0.
+        """
+        low, high = self._range
+        share = 0.25 + 0.5 * np.random.default_rng(0).random(self.count)
+        moves = (self._slopes(low + (high - low) * share, self._one_by_one)[1] != 0) | (self._first[1] != 0)
+        groups: list[tuple[list[int], Array]] = []
+        for i in range(self.count):
+            mine = moves[:, i]
+            fit = next((group for group in groups if not (group[1] & mine).any()), None)
+            if fit is None:
+                groups.append(([i], mine.copy()))
+            else:
+                fit[0].append(i)
+                fit[1][:] |= mine
+        return [np.array(columns) for columns, _ in groups], moves
+
+    @cached_property
+    def linear(self) -> frozenset[str]:
+        """Names of the claims that no two choices in a row make."""
         base, slopes = self._first
         low, high = self._range
+        bent = np.zeros(len(base), dtype=bool)
         for seed in (0, 1):
             at = low + (high - low) * np.random.default_rng(seed).random(self.count)
             off = np.abs(self._stacked(self.made(at)) - base - slopes @ at)
-            if (off > _LINEAR * (np.abs(base) + np.abs(slopes) @ np.abs(at)) + 1e-290).any():
-                return False
-        return True
+            bent |= off > _LINEAR * (np.abs(base) + np.abs(slopes) @ np.abs(at)) + 1e-290
+        return frozenset(name for name in self.names if not bent[self._rows[name]].any())
+
+    def only(self, names: Collection[str]) -> Choices:
+        """The same for some of the claims, which are linear."""
+        kept = [name for name in self.names if name in names]
+        if kept == self.names:
+            return self
+        found = replace(self, claims={n: self.claims[n] for n in kept}, errors={n: self.errors[n] for n in kept})
+        rows = np.concatenate([np.arange(self._rows[n].start, self._rows[n].stop) for n in kept])
+        # what is cached stands in the instance's own dictionary
+        found.__dict__ |= {"_first": tuple(a[rows] for a in self._first), "linear": frozenset(kept)}
+        return found
 
     def reach(self) -> dict[str, tuple[Tensor, Tensor]]:
         """By name, between what all choices together move each element."""
@@ -196,16 +239,19 @@ class Choices:
             return np.ones(0, dtype=bool)
         rows = np.concatenate([np.arange(self._rows[n].start, self._rows[n].stop) for n in names])
         ok, best = self._explained(rows, *self._first, np.zeros(self.count))
-        if self.linear:
+        if len(self.linear) == len(self.names):
             return ok
         found = np.zeros(len(rows), dtype=bool)  # in a row: looked for as long as there are runs left, beside samples
         for start in self._starts():
             at = best if start is None else start
             for turn in range(_ROUNDS):
                 if turn or start is not None:
-                    if self.spent + self.count > self._runs // 8:
+                    if self.spent + len(self._apart[0]) > self._runs // 8:
                         return found
-                    _, at = self._explained(rows, *self._slopes(at), at)
+                    before = at
+                    _, at = self._explained(rows, *self._slopes(at, *self._apart), at)
+                    if np.array_equal(at, before):
+                        break
                 now = np.abs(self._stacked(self.made(at)) - self._claimed)[rows] <= self._allowed[rows]
                 found = now if now.sum() > found.sum() else found
                 if found.all():
@@ -235,29 +281,39 @@ class Choices:
         for name in reversed(others):  # one alone
             rest = [n for n in self.names if n != name]
             if bool(self._tried(rest).all()):
-                return {name: self._unexplained(rest, name)}
+                mask = self._unexplained(rest, name)
+                # what is as torch has it is not looked at, and must be somebody's fault all the same
+                if name in self.suspects or (mask & off[self._rows[name]].reshape(mask.shape)).any():
+                    return {name: mask}
         found: dict[str, Array] = {}
         for name in others:
             mask = self._unexplained(given, name)
-            if mask.any():
-                found[name] = mask
-            else:
+            if not mask.any():
                 given.append(name)
+                continue
+            seen = off[self._rows[name]].reshape(mask.shape)
+            found[name] = mask if (mask & seen).any() else mask | seen
         return found
 
     def _unexplained(self, given: list[str], name: str) -> Array:
         ok = self._tried([*given, name])[-self.claims[name].numel() :]
         return ~ok.reshape(self.claims[name].shape)
 
-    def rules_out(self, seen: Mapping[str, Sampled]) -> bool:
-        """Whether what no choices explain is wrong: all is linear, and no sample is beyond what the choices reach."""
-        if not self.few or not self.linear:
-            return False
-        reach = self.reach()
-        return not any(
-            bool((s.low < low - s.noise - FLOOR).any() or (s.high > high + s.noise + FLOOR).any())
-            for (low, high), s in ((reach[name], s) for name, s in seen.items() if name in reach)
-        )
+    def strict(self, seen: Mapping[str, Sampled]) -> frozenset[str]:
+        """Names of the claims that are wrong where no choices explain them.
+
+        They are linear in the choices, and no sample is beyond what the choices reach.
+        """
+        if not self.few:
+            return frozenset()
+        reach = {name: ends for name, ends in self.reach().items() if name in seen}
+        beyond = {
+            name
+            for name, (low, high) in reach.items()
+            if bool((seen[name].low < low - seen[name].noise - FLOOR).any())
+            or bool((seen[name].high > high + seen[name].noise + FLOOR).any())
+        }
+        return self.linear - beyond
 
 
 def kinks_of(
@@ -273,8 +329,9 @@ def kinks_of(
     the = cache(choices)
 
     @cache
-    def strict() -> bool:
-        return the().rules_out({name: t.sampled for name, t in told.items() if t.sampled is not None})
+    def strict() -> Choices | None:
+        names = the().strict({name: t.sampled for name, t in told.items() if t.sampled is not None})
+        return the().only(names) if names else None
 
     def made(name: str) -> Kinks:
         own, like = told[name].kinks, claims[name]
@@ -283,11 +340,15 @@ def kinks_of(
         everything = torch.ones_like(like, dtype=torch.bool)
 
         def valid(candidate: Tensor, e: Tensor) -> Tensor:
+            held = strict()
+            if held is not None and name in held.claims:
+                wrong = held.wrong.get(name)
+                return everything if wrong is None else ~torch.from_numpy(wrong)
             wrong = the().wrong.get(name)
             if wrong is None:
                 return everything
             right = ~torch.from_numpy(wrong)
-            return right if own is None or strict() else right | (own.mask & own.holds(candidate, e))
+            return right if own is None else right | (own.mask & own.holds(candidate, e))
 
         any_number = torch.full_like(like, torch.inf)
         return Kinks(everything, -any_number, any_number, CONVENTION, valid)

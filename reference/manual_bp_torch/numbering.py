@@ -112,7 +112,10 @@ class Numbering(TorchFunctionMode):
 
     def added(self, out: Tensor, block: Block | None, value: Callable[[Block], Tensor], sign: float = 1.0) -> Tensor:
         """``out`` plus, at the ties, what was chosen times ``value``, which has an element for each."""
-        if block is None or block.found.fixed or self.choices is None:
+        if block is None or block.found.fixed:
+            return out
+        out = out.to(torch.float64)  # a mask is of float32: half a choice may be no number of its
+        if self.choices is None:
             return out
         c = self.choices[block.start : block.start + len(block.places)]
         flat = torch.zeros(out.numel(), dtype=out.dtype).index_put(

@@ -164,8 +164,8 @@ _Run = Callable[..., dict[str, Tensor]]
 
 
 def _sudden(deviations: Mapping[str, Tensor], values: Mapping[str, Tensor], u: float) -> set[str]:
-    """Those that move by more than rounding."""
-    return {n for n, d in deviations.items() if d.max() > SUDDEN * u * values[n].abs().nan_to_num().max()}
+    """Those that move by more than rounding, and than the smallest of pushes."""
+    return {n for n, d in deviations.items() if d.max() > SUDDEN * u * values[n].abs().nan_to_num().max() + FLOOR}
 
 
 def as_it_is(value: Any) -> Any:
