@@ -350,6 +350,17 @@ def as_array(name: str, value: Any, *, whose: str = "the candidate's") -> Array:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))  # read from a file, say
 
 
+def refuse_clash(reported: Collection[str], trace: Trace, given: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise if a value has the name of an input and is not it, where a submodule is named so, too."""
+    for name, own in given.items():
+        other = f"{name}.output"
+        if other in known and name in reported and not (name in trace and bit_identical(trace[name], np.asarray(own))):
+            raise ManualBPError(
+                f"the candidate reports {name!r}, the name of an input and of a submodule of the reference",
+                hint=f"report what the submodule returns as {other!r}, its gradient as '{other}.grad'",
+            )
+
+
 def _without_dtype(value: Any) -> bool:
     """Whether it is a number of Python's own, or a list of such."""
     while isinstance(value, (list, tuple)) and value:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from manual_bp.inputs import mapped, named
+from manual_bp.report import ProbeInfo
 from manual_bp.trace import Array
 
 #: As far out as the largest of badly scaled numbers lies at the least.
@@ -24,6 +25,13 @@ class Variant:
     params: Mapping[str, Array]
     x: Any
     y: Any
+
+
+def probe_info(probe: Variant, seed: int, blind: tuple[str, ...] = ()) -> ProbeInfo:
+    """What a report says of a probe."""
+    first = next(iter(named(probe.x).values()), None)
+    batch = int(first.shape[0]) if isinstance(first, np.ndarray) and first.ndim else 1
+    return ProbeInfo(name=probe.name, description=probe.description, batch=batch, seed=seed, blind=blind)
 
 
 def variants(

@@ -11,7 +11,18 @@ import numpy as np
 
 from manual_bp import _torch_side
 from manual_bp.blind import blind_spots_of
-from manual_bp.candidate import CandidateError, Given, Located, Naming, call, mutated, own_traceback, stays, to_trace
+from manual_bp.candidate import (
+    CandidateError,
+    Given,
+    Located,
+    Naming,
+    call,
+    mutated,
+    own_traceback,
+    refuse_clash,
+    stays,
+    to_trace,
+)
 from manual_bp.causes import with_causes
 from manual_bp.compare import Item, compare
 from manual_bp.diagnose import Case as DiagnosisCase
@@ -24,7 +35,7 @@ from manual_bp.kept import Kept
 from manual_bp.report import Check, Finding, ProbeInfo, Report
 from manual_bp.session import Session, by_name
 from manual_bp.trace import GRAD, Array, Equation, Trace
-from manual_bp.variants import Variant, of_another_number
+from manual_bp.variants import Variant, of_another_number, probe_info
 from manual_bp.verdict import make_report, merge_findings, refereed
 
 Progress = Callable[[str, int, int], None]
@@ -250,6 +261,7 @@ def observe(session: Session, probe: Variant, run: Run) -> Observed:
         raise
     session.params_used |= given.used
     trace, misfits = to_trace(reported, naming, expected, shapes, session.dtype)
+    refuse_clash({*trace, *misfits}, trace, named(probe.x), structure.segments)
     for name in session.program.frozen():
         trace.pop(name + GRAD, None)  # nobody asked for it
     _statistics(session, setting, found, structure, trace)
@@ -376,21 +388,10 @@ def runner(candidate: Any, session: Session) -> Run:
     of_torch = _torch_side.candidates.runner(candidate, session.program)
     if of_torch is not None:
         session.params_used = True
-
-        def run(params: Given, x: Any, y: Any) -> Any:
-            return of_torch(params, x, y)
-
-        return run
+        return of_torch
     if not callable(candidate):
         raise ManualBPError(
             f"the candidate is a {type(candidate).__name__}",
             hint="give a function (params, x, y) -> {name: array}, or a mapping",
         )
     return lambda params, x, y: call(candidate, params, x, y)
-
-
-def probe_info(probe: Variant, seed: int, blind: tuple[str, ...] = ()) -> ProbeInfo:
-    """What a report says of a probe."""
-    first = next(iter(named(probe.x).values()), None)
-    batch = int(first.shape[0]) if isinstance(first, np.ndarray) and first.ndim else 1
-    return ProbeInfo(name=probe.name, description=probe.description, batch=batch, seed=seed, blind=blind)

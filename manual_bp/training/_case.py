@@ -23,9 +23,9 @@ from manual_bp.trace import GRAD, Array
 from manual_bp.training._course import Observer, check_numbers, drift, run_course
 from manual_bp.training._judged import Judged, judged_update
 from manual_bp.training._record import Step, Training
-from manual_bp.variants import Variant
+from manual_bp.variants import Variant, probe_info
 from manual_bp.verdict import environment, make_report, merge_findings
-from manual_bp.verification import Judging, Observed, Run, judge_observed, observe, probe_info, runner
+from manual_bp.verification import Judging, Observed, Run, judge_observed, observe, runner
 
 if TYPE_CHECKING:
     from manual_bp_torch.lockstep import ProgramLockstep

@@ -121,7 +121,7 @@ class Program:
         if both := named(x).keys() & params.keys():
             name = min(both)
             raise ManualBPError(f"{name!r} is the name of an input and of a parameter", hint="rename the input")
-        taps = Recorder(claims or {}, taken=frozenset(params))
+        taps = Recorder(claims or {}, taken=frozenset(params), inputs=frozenset(named(x)))
         trained = self.trained(params)
         leaves = {
             name: taps.claims.get(name, p).detach().clone().requires_grad_()
@@ -180,7 +180,7 @@ class Program:
             return
         alone = not any(True for _ in self.module.children())
         handles = [
-            child.register_forward_hook(self._hook(name, OUTPUT if alone else name, taps))
+            child.register_forward_hook(self._hook(name, OUTPUT if alone else shown_as(name, taps.inputs), taps))
             for name, child in self.module.named_modules()
             if name or alone
         ]
@@ -300,6 +300,11 @@ class Program:
         used = [p for s in structure.segments.values() for p in s.params]
         shared = frozenset(p for p in used if used.count(p) > 1)
         return Plan(tuple(steps), LOSS, loss, structure.output or "", readers, shared)
+
+
+def shown_as(module: str, inputs: Collection[str]) -> str:
+    """The name of what a submodule returns: its own, unless an input has it."""
+    return f"{module}.{OUTPUT}" if module in inputs else module
 
 
 def _walk(name: str, raw: Tensor, ends: Mapping[Any, str], parameter: Mapping[int, str]) -> Segment:

@@ -66,10 +66,12 @@ class Taps:
 class Recorder(Taps):
     """Taps that also remember the tensors, so that the graph between them can be walked.
 
-    ``taken`` are names that no tap may have. Once ``returning``, what is tapped is computed again by a checkpoint.
+    ``taken`` are names that no tap may have, ``inputs`` those of what the program is given, which are tapped first.
+    Once ``returning``, what is tapped is computed again by a checkpoint.
     """
 
     taken: frozenset[str] = frozenset()
+    inputs: frozenset[str] = frozenset()
     returning: bool = False
     raw: dict[str, Tensor] = field(default_factory=dict)
     handed: dict[str, Tensor] = field(default_factory=dict)
@@ -87,6 +89,10 @@ class Recorder(Taps):
 
     def tap(self, name: str, tensor: Tensor) -> Tensor:
         self._check(name, tensor)
+        if name in self.inputs and name in self.handed:
+            if self.handed[name] is tensor:
+                return tensor
+            raise ManualBPError(f"a tap is named {name!r}, as an input is", hint="rename the tap")
         if self.returning:
             return self._again(name, tensor)
         name = self.unique(name)
