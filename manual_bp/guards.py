@@ -121,7 +121,7 @@ def _forms(
         examples = int(counts.sum())
         t = np.eye(x.shape[-1])[np.where(counts, t, 0)] * counts[..., None]
     count = 1.0 if loss.reduction == "sum" else float(examples if rows else x.size)
-    if not count:
+    if not count or t.shape != x.shape:  # of no examples, or of another kind
         return
     n, off = x.shape[-1] + 16, 8 * u if loss.kind == "sigmoid" else 0.0
     for form, log, slope in _logs():

@@ -385,7 +385,7 @@ def runner(candidate: Any, session: Session) -> Run:
     """How to get numbers out of a candidate of any kind."""
     if isinstance(candidate, Mapping):
         return lambda _params, _x, _y: candidate
-    of_torch = _torch_side.candidates.runner(candidate, session.program)
+    of_torch: Run | None = _torch_side.candidates.runner(candidate, session.program)
     if of_torch is not None:
         session.params_used = True
         return of_torch
