@@ -73,8 +73,9 @@ def verify(
         reference's names (``fc1``, ``fc1.weight.grad``, ``x.grad``, ``loss``); the mapping itself; a module or a
         `torch.autograd.Function` to be held against the reference.
     reference
-        A `torch.nn.Module` (its submodules' outputs are the quantities) or a function of ``(params, x, y)``, or of any
-        of these by name, that names its intermediate tensors with `manual_bp.tap`. It returns the output, or the loss.
+        A `torch.nn.Module` (its submodules' outputs are the quantities, ``q.output`` where an input is called ``q``)
+        or a function of ``(params, x, y)``, or of any of these by name, that names its intermediate tensors with
+        `manual_bp.tap`. It returns the output, or the loss.
     x, y
         Input and target as NumPy arrays (or tensors). Several inputs are a tuple, named ``x[0]``, ``x[1]``, or a
         dictionary by the names of the reference's arguments. Without a loss ``y`` is dL/d(output),
