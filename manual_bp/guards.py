@@ -49,8 +49,7 @@ def guarded(items: tuple[Item, ...], loss: LogLoss, output: str, x: Array, y: Ar
     u
         Unit roundoff of the dtype under judgement.
     """
-    with np.errstate(all="ignore"):  # of what is no probability there may be no logarithm; no form comes of it
-        forms = [form for form in _forms(loss, np.asarray(x, np.float64), y, u) if _finite(form[0], form[2])]
+    forms = _sound(loss, x, y, u)
     alternatives = {
         "loss": tuple(Alternative(value=np.asarray(v), allowed=np.asarray(e), reason=r) for v, e, _, _, r in forms),
         output + GRAD: tuple(Alternative(value=g, allowed=e, reason=r) for _, _, g, e, r in forms),
@@ -63,9 +62,8 @@ def guarded(items: tuple[Item, ...], loss: LogLoss, output: str, x: Array, y: Ar
 def fitting(loss: LogLoss, x: Array, y: Array, claimed: Array, *, u: float) -> list[tuple[Array, str]]:
     """The gradient of the loss's input, and the form in words, of the guarded forms that give the claimed loss."""
     with np.errstate(all="ignore"):
-        forms = [form for form in _forms(loss, np.asarray(x, np.float64), y, u) if _finite(form[0], form[2])]
-        fit = [(slope, reason) for value, e, slope, _, reason in forms if bool((np.abs(claimed - value) <= e).all())]
-    return fit[:_MOST]
+        fit = [form for form in _sound(loss, x, y, u) if bool((np.abs(claimed - form[0]) <= form[1]).all())]
+    return [(slope, reason) for _, _, slope, _, reason in fit[:_MOST]]
 
 
 def carried_on(items: tuple[Item, ...], told: tuple[Item, ...], reason: str) -> tuple[Item, ...]:
@@ -105,14 +103,19 @@ def recognised(
     return None
 
 
-def _finite(*arrays: Array) -> bool:
-    return all(bool(np.isfinite(a).all()) for a in arrays)
+#: Loss, its allowed error, gradient, its allowed error, and the form in words.
+_Form = tuple[Array, Array, Array, Array, str]
 
 
-def _forms(
-    loss: LogLoss, x: Array, y: Array, u: float, sizes: tuple[float, ...] = _SIZES
-) -> Iterator[tuple[Array, Array, Array, Array, str]]:
-    """Loss, its allowed error, gradient, its allowed error, and the form in words."""
+def _sound(loss: LogLoss, x: Array, y: Array, u: float) -> list[_Form]:
+    """The forms that give numbers: of what is no probability there may be no logarithm."""
+    with np.errstate(all="ignore"):
+        forms = _forms(loss, np.asarray(x, np.float64), y, u)
+        return [form for form in forms if bool(np.isfinite(form[0]).all() and np.isfinite(form[2]).all())]
+
+
+def _forms(loss: LogLoss, x: Array, y: Array, u: float, sizes: tuple[float, ...] = _SIZES) -> Iterator[_Form]:
+    """The loss with guards of these sizes."""
     p, t = _probabilities(loss.kind, x), np.asarray(y)
     examples = len(x)
     rows = loss.kind in ("softmax", "classes")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from manual_bp import tap, verify
 from manual_bp.errors import ManualBPError
@@ -34,11 +35,16 @@ def test_a_submodule_that_is_called_like_an_input() -> None:
     rng = np.random.default_rng(0)
     x = {"q": rng.standard_normal((4, 3)), "k": rng.standard_normal((5, 3))}
     verify(mine, Projected(), x=x).raise_if_wrong()
-    named_so = lambda params, x, y: {n.replace("q.output", "q"): a for n, a in mine(params, x, y).items()}  # noqa: E731
+
+    def named_so(params: Any, x: Any, y: Any) -> dict[str, Any]:
+        return {name.replace("q.output", "q"): a for name, a in mine(params, x, y).items()}
+
+    def with_what_was_given(params: Any, x: Any, y: Any) -> dict[str, Any]:
+        return {**mine(params, x, y), "q": x["q"]}
+
     with pytest.raises(ManualBPError, match=r"reports 'q', the name of an input and of a submodule.* as 'q.output'"):
         verify(named_so, Projected(), x=x)
-    given = lambda params, x, y: {**mine(params, x, y), "q": x["q"]}  # noqa: E731  # what it was given
-    verify(given, Projected(), x=x).raise_if_wrong()
+    verify(with_what_was_given, Projected(), x=x).raise_if_wrong()
 
 
 def test_a_tap_has_no_name_of_an_input_unless_it_is_the_input() -> None:
@@ -50,3 +56,18 @@ def test_a_tap_has_no_name_of_an_input_unless_it_is_the_input() -> None:
     verify(mine, lambda params, x: tap("x", x) @ params["w"], x=x, params=params).raise_if_wrong()
     with pytest.raises(ManualBPError, match="a tap is named 'x', as an input is"):
         verify(mine, lambda params, x: tap("x", 2 * x) @ params["w"], x=x, params=params)
+
+
+def test_nor_where_a_checkpoint_computes_it_again() -> None:
+    def part(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(tap("x", x) @ w)
+
+    def reference(params: Any, x: torch.Tensor) -> Any:
+        return checkpoint(part, x, params["w"], use_reentrant=False)
+
+    def mine(params: Any, x: Any, y: Any) -> dict[str, Any]:
+        out = np.tanh(x @ params["w"])
+        return {"output": out, "w.grad": x.T @ (y * (1 - out * out))}
+
+    rng = np.random.default_rng(1)
+    verify(mine, reference, x=rng.standard_normal((4, 3)), params={"w": rng.standard_normal((3, 2))}).raise_if_wrong()

@@ -21,6 +21,11 @@ from ._node import Node
 RIGHT, BEFORE, SHARE = "right:", "before:", "share:"
 
 
+def shown(name: str) -> str:
+    """A quantity in words, a share by who gives it."""
+    return f"what comes back from {name.removeprefix(SHARE)}" if name.startswith(SHARE) else name
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One quantity on one probe.

@@ -9,7 +9,7 @@ from typing import Any
 from manual_bp.network import INPUT, TARGET, Network
 from manual_bp.trace import GRAD, NEW
 
-from ._case import SHARE
+from ._case import SHARE, shown
 from ._forms_loss import Form, loss_forms, loss_value_forms, loss_variants
 from ._formulas import Operands, forms_of, formulas_of, value_forms_of
 from ._formulas_elementwise import forward_of
@@ -121,7 +121,8 @@ class Graph:
     def shared(self, quantity: str, shapes: Shapes) -> Node | None:
         """The sum of what torch says that each reader gives to a gradient, None where that is not known."""
         shares = [name for name in shapes if name.startswith(SHARE)]
-        return _sum([(name.removeprefix(SHARE), _share(name)) for name in shares]) if len(shares) > 1 else None
+        parts: list[tuple[str, Node | None]] = [(n.removeprefix(SHARE), operand(n, shown(n))) for n in shares]
+        return _sum(parts) if len(parts) > 1 else None
 
     def context(self, quantity: str, shapes: Shapes) -> Context:
         """Other forms of the same formula, what belongs to its neighbours, and decisions that are no single place."""
@@ -188,7 +189,11 @@ class _Writer:
         for share in shares:
             step = share.removeprefix(SHARE)
             own = [(name, part) for name, part in parts if name == step and part is not None]
-            found += own if own and len(own) == [name for name, _ in parts].count(step) else [(step, _share(share))]
+            found += (
+                own
+                if own and len(own) == [name for name, _ in parts].count(step)
+                else [(step, operand(share, shown(share)))]
+            )
         return found
 
     def _contributions(self, base: str, depth: int) -> list[tuple[str, Node | None]]:
@@ -281,11 +286,6 @@ def _named(*roots: Node) -> tuple[Node, ...]:
 
 def _weight_word(layer: Any) -> str:
     return "the kernel" if type(layer).__name__.startswith("Conv") else "the weight"
-
-
-def _share(name: str) -> Node:
-    """Torch's own share of a gradient."""
-    return operand(name, f"what comes back from {name.removeprefix(SHARE)}")
 
 
 def _sum(parts: list[tuple[str, Node | None]]) -> Node | None:

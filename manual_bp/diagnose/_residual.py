@@ -10,7 +10,7 @@ import numpy as np
 from manual_bp.nn._layer import Array
 
 from ._axes import Kind, axis_word
-from ._case import SHARE, Case
+from ._case import Case, shown
 from ._evaluate import ROUNDOFF
 from ._words import count, number
 
@@ -133,5 +133,4 @@ def _proportional(difference: Array, values: Mapping[str, Array], own: str) -> I
         other = np.asarray(value, np.float64).reshape(-1)
         size = float(np.linalg.norm(other))
         if size and np.isfinite(size) and abs(float(flat @ other)) >= (1 - 1e-9) * norm * size:
-            shown = f"what comes back from {name.removeprefix(SHARE)}" if name.startswith(SHARE) else name
-            yield f"the difference is {float(flat @ other) / size**2:.6g} times {shown}"
+            yield f"the difference is {float(flat @ other) / size**2:.6g} times {shown(name)}"

@@ -341,14 +341,12 @@ def kinks_of(
 
         def valid(candidate: Tensor, e: Tensor) -> Tensor:
             held = strict()
-            if held is not None and name in held.claims:
-                wrong = held.wrong.get(name)
-                return everything if wrong is None else ~torch.from_numpy(wrong)
-            wrong = the().wrong.get(name)
+            decides = held is not None and name in held.claims
+            wrong = (held if held is not None and decides else the()).wrong.get(name)
             if wrong is None:
                 return everything
             right = ~torch.from_numpy(wrong)
-            return right if own is None else right | (own.mask & own.holds(candidate, e))
+            return right if own is None or decides else right | (own.mask & own.holds(candidate, e))
 
         any_number = torch.full_like(like, torch.inf)
         return Kinks(everything, -any_number, any_number, CONVENTION, valid)

@@ -186,8 +186,7 @@ class Kind:
     exact
         It does not round.
     parts
-        Runs it as the operations that it is made of; ``plain_parts`` is the same for float64 alone, where there is no
-        dtype to be found, which takes longer than all else and imports SymPy.
+        Runs it as the operations that it is made of.
     alone
         Each element of its result is made of one of each operand.
     growing, bounded
@@ -199,7 +198,6 @@ class Kind:
     name: str
     exact: bool
     parts: Callable[..., Any] | None
-    plain_parts: Callable[..., Any] | None
     alone: bool
     growing: bool
     bounded: bool
@@ -210,19 +208,35 @@ class Kind:
 def kind_of(func: Any) -> Kind:
     """What an overload of an operation is; x.exp_() is as x.exp()."""
     whole = func.overloadpacket.__name__
-    name = whole.removesuffix("_")
-    parts = decomposition_table.get(func) if whole in MADE_OF_OTHERS else None
+    parts = _parts(func) if whole in MADE_OF_OTHERS else None
+    name = whole if parts is not None else whole.removesuffix("_")
     aliases = [argument.alias_info for argument in func._schema.arguments]
     return Kind(
-        name=whole if parts is not None else name,
-        exact=parts is None and (whole in EXACT or name in EXACT),
+        name=name,
+        exact=parts is None and not EXACT.isdisjoint((whole, name)),
         parts=parts,
-        plain_parts=unwrap(parts) if parts is not None and not func._schema.is_mutable else parts,
         alone=torch.Tag.pointwise in func.tags or name in ELEMENTWISE,
-        growing=(whole if parts is not None else name) in GROWING,
-        bounded=(whole if parts is not None else name) in BOUNDED,
+        growing=name in GROWING,
+        bounded=name in BOUNDED,
         writes=tuple(i for i, alias in enumerate(aliases) if alias is not None and alias.is_write),
     )
+
+
+def _parts(func: Any) -> Callable[..., Any] | None:
+    """Torch's own way to make it of others; of float64 alone, less what finds the dtype.
+
+    That takes longer than all else, and imports SymPy.
+    """
+    whole = decomposition_table.get(func)
+    if whole is None or func._schema.is_mutable:
+        return whole
+    plain = unwrap(whole)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        alike = all(a.dtype == torch.float64 for a in args if isinstance(a, Tensor))
+        return (plain if alike else whole)(*args, **kwargs)
+
+    return run
 
 
 def own_error(name: str, args: tuple[Any, ...]) -> float:

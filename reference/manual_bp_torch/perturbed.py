@@ -55,12 +55,11 @@ class Perturbed(TorchDispatchMode):
         kind = kind_of(func)
         if kind.exact:
             return func(*args, **(kwargs or {}))
-        if kind.parts is not None and kind.plain_parts is not None:
+        if kind.parts is not None:
             if kind.name == "binary_cross_entropy":  # of probabilities, which were moved before
                 args = (args[0].clamp(0.0, 1.0), *args[1:])
             with self:
-                alike = all(a.dtype == torch.float64 for a in args if isinstance(a, Tensor))
-                out = (kind.plain_parts if alike else kind.parts)(*args, **(kwargs or {}))
+                out = kind.parts(*args, **(kwargs or {}))
             return self._cancelled(kind, out, args)
         terms = 1 if kind.alone else reduction_length(kind.name, args)
         by = max((FACTOR - 1 + terms) / FACTOR * self.u, own_error(kind.name, args) * self.times)

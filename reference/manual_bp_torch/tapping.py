@@ -89,12 +89,12 @@ class Recorder(Taps):
 
     def tap(self, name: str, tensor: Tensor) -> Tensor:
         self._check(name, tensor)
+        if self.returning:
+            return self._again(name, tensor)
         if name in self.inputs and name in self.handed:
             if self.handed[name] is tensor:
                 return tensor
             raise ManualBPError(f"a tap is named {name!r}, as an input is", hint="rename the tap")
-        if self.returning:
-            return self._again(name, tensor)
         name = self.unique(name)
         self.raw[name] = tensor
         out = super().tap(name, tensor)
