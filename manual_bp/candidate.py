@@ -274,7 +274,8 @@ def to_trace(
     expected
         Shape of every quantity of the reference, by name.
     dtype
-        What is judged in. Python's own numbers have one precision only, and are taken as numbers of this dtype.
+        What is judged in. Python's own numbers have one precision only, and are taken as numbers of this dtype; so is
+        a single number of more precision, such as a loss that is summed in float64.
 
     Raises
     ------
@@ -318,7 +319,7 @@ def to_trace(
                 misfits[name] = f"{error.what}; {error.hint}"
                 continue
         if name in expected and expected[name] == () and array.size == 1:
-            array = array.reshape(())  # a loss of shape (1,) or (1, 1) is the same number
+            array = single(array, dtype)
         trace[name] = np.array(array, order="C")  # a copy: what the candidate does later changes nothing
     if not misfits and not any(name in expected for name in trace):
         first = next(iter(trace))
@@ -348,6 +349,15 @@ def as_array(name: str, value: Any, *, whose: str = "the candidate's") -> Array:
             f"{whose} {name!r} is an array of {array.dtype}", hint="give a NumPy array of float32 or float64"
         )
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))  # read from a file, say
+
+
+def single(array: Array, dtype: str) -> Array:
+    """An array of one element as a number without axes; one of more precision than ``dtype`` is rounded to it."""
+    number = array.reshape(())  # a loss of shape (1,) or (1, 1) is the same number
+    if number.dtype.kind == "f" and number.dtype.itemsize > np.dtype(dtype).itemsize:
+        with np.errstate(over="ignore"):
+            return number.astype(dtype)
+    return number
 
 
 def refuse_clash(reported: Collection[str], trace: Trace, given: Mapping[str, Any], known: Collection[str]) -> None:

@@ -40,6 +40,10 @@ class Node:
         """The same with other options."""
         return replace(self, options={**self.options, **options})
 
+    def with_args(self, args: tuple[Node, ...]) -> Node:
+        """The same operation applied to something else."""
+        return Node(self.op, args, self.options, self.says)
+
     def called(self, says: str) -> Node:
         """The same under another name."""
         return replace(self, says=says)
@@ -124,8 +128,7 @@ def put(root: Node, path: Path, new: Node) -> Node:
     if not path:
         return new
     i = path[0]
-    args = tuple(put(a, path[1:], new) if j == i else a for j, a in enumerate(root.args))
-    return replace(root, args=args)
+    return root.with_args((*root.args[:i], put(root.args[i], path[1:], new), *root.args[i + 1 :]))
 
 
 def exchange(root: Node, old: Node, new: Node) -> Node:
@@ -137,8 +140,11 @@ def rebuilt(root: Node, done: dict[Node, Node]) -> Node:
     """The tree with some nodes exchanged for others; ``done`` is filled with all that was looked at."""
     found = done.get(root)
     if found is None:
-        args = tuple(rebuilt(a, done) for a in root.args)
-        found = root if all(a is b for a, b in zip(args, root.args, strict=True)) else replace(root, args=args)
+        found = root
+        if root.args:
+            args = tuple([rebuilt(a, done) for a in root.args])
+            if args != root.args:  # nodes are compared by identity
+                found = root.with_args(args)
         done[root] = found
     return found
 

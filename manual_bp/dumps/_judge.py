@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from manual_bp import _torch_side, networks
 from manual_bp.blind import blind_spots
+from manual_bp.candidate import single
 from manual_bp.diagnose import Evidence, Graph, attach
 from manual_bp.dumps._case import judge_case
 from manual_bp.dumps._dump import Answer, Dump, read
@@ -226,7 +227,7 @@ def _trace(answer: Answer, probe: Probe) -> tuple[Trace, dict[str, str]]:
         layout = answer.layouts.get(name, answer.layouts.get(base(name), entry.layout))
         shape = _stored_shape(entry, layout, answer)
         if shape == () and array.size == 1:
-            array = array.reshape(())  # a loss with one axis is the same number
+            array = single(array, answer.manifest.dtype)
         if array.shape == shape:
             trace[name] = to_torch(array, entry, answer.manifest, layout)
         else:

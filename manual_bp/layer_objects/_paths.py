@@ -22,11 +22,13 @@ BOXES = ("value", "data", "val", "array", "param")
 
 Key = str | int | slice | tuple[int | slice, ...]
 
+_Step = tuple[str, Key]
+
 _PART = re.compile(r"\.?([A-Za-z_]\w*)|\[([^\]]*)\]")
 
 
 @cache
-def parse(path: str) -> tuple[tuple[str, Key], ...]:
+def parse(path: str) -> tuple[_Step, ...]:
     """A path as steps: ("name", "W") for an attribute or key, ("item", key) for what stands in brackets.
 
     Raises
@@ -34,7 +36,7 @@ def parse(path: str) -> tuple[tuple[str, Key], ...]:
     ManualBPError
         If it cannot be read.
     """
-    steps: list[tuple[str, Key]] = []
+    steps: list[_Step] = []
     at = 0
     while at < len(path):
         match = _PART.match(path, at)
@@ -64,17 +66,27 @@ def _key(text: str, path: str) -> Key:
     return keys if len(keys) > 1 else keys[0]
 
 
+@cache
+def _alternatives(path: str) -> tuple[tuple[str, _Step, tuple[_Step, ...]], ...]:
+    """Each of the paths that ``|`` separates: how it begins, as text and as a step, and the steps that follow."""
+    every = [parse(one) for one in path.split("|")]
+    return tuple((str(first), first, tuple(rest)) for first, *rest in every)
+
+
 def read(layer: Any, path: str) -> Any:
     """What is at a path; the first that exists of several separated by ``|``; None if there is nothing.
 
     A parameter object (an array with its gradient beside it) counts as its array.
     """
-    for one in path.split("|"):
-        value: Any = layer
-        for kind, key in parse(one):
-            value = _step(value, kind, key)
+    begun: dict[str, Any] = {}
+    for start, first, rest in _alternatives(path):
+        if start not in begun:  # of hundreds of paths most begin alike, and lead nowhere
+            begun[start] = _step(layer, *first)
+        value = begun[start]
+        for kind, key in rest:
             if value is None:
                 break
+            value = _step(value, kind, key)
         if value is not None and not callable(value):
             return unboxed(value)
     return None

@@ -22,6 +22,8 @@ _PUSHES = 1e-280
 #: Roundings are drawn between one half and one and a half of u, either way.
 _HALF = torch.tensor(0.5, dtype=torch.float64)
 
+_ONE = torch.tensor(1.0, dtype=torch.float64)
+
 #: How many of them are drawn at once, at least.
 DRAWN = 1 << 12
 
@@ -85,7 +87,7 @@ class Perturbed(TorchDispatchMode):
         if self.steady:  # whatever earlier pushes add up to: of kinks in a row all fall to one side
             value = torch.where(value.abs() < _PUSHES, 0.0, value)
         # the smallest of pushes at an exact zero: what stands on a kink falls to either side
-        return torch.mul(sign, min(by, _MOST)).add_(1.0).mul_(value).add_(sign, alpha=_LEAST)
+        return torch.add(_ONE, sign, alpha=min(by, _MOST)).mul_(value).add_(sign, alpha=_LEAST)
 
     def _cancelled(self, kind: Kind, out: Any, args: tuple[Any, ...]) -> Any:
         """A function's value, or its derivative times a gradient, off by what usual formulas lose in absolute terms."""
