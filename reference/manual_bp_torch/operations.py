@@ -105,6 +105,27 @@ EXACT = frozenset(
     ]
 )
 
+#: Copies, choices by places and masks that are given, and sums of products: none of them looks at what a number is, so
+#: that it has a derivative wherever it has a value. What makes a place or a mask of numbers (eq, argmax) is not here.
+SMOOTH = frozenset([
+    "view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "slice", "select", "unsqueeze",
+    "squeeze", "alias", "detach", "clone", "copy_", "as_strided", "unfold", "split", "split_with_sizes",
+    "unsafe_split", "unbind", "chunk", "cat", "stack", "select_backward", "slice_backward", "repeat",
+    "pixel_shuffle", "pixel_unshuffle", "diagonal", "tril", "triu", "flip", "roll", "constant_pad_nd", "im2col",
+    "conj_physical", "lift_fresh", "embedding", "embedding_dense_backward", "index", "index_select", "gather",
+    "scatter", "scatter_add", "index_put", "index_add", "masked_fill", "where", "empty", "empty_like", "zeros",
+    "zeros_like", "ones", "ones_like", "new_zeros", "new_ones", "full", "full_like", "new_full", "fill_",
+    "scalar_tensor", "arange", "add", "sub", "rsub", "mul", "div", "neg", "reciprocal", "square", "pow", "sqrt",
+    "rsqrt", "addcmul", "addcdiv", "sum", "mean", "cumsum", "var", "var_mean", "mm", "addmm", "bmm", "baddbmm",
+    "mv", "addmv", "dot", "convolution", "convolution_backward", "avg_pool2d", "avg_pool2d_backward", "exp", "exp2",
+    "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "sinh", "cosh", "tanh", "sigmoid", "erf", "silu",
+    "tanh_backward", "sigmoid_backward", "native_layer_norm", "native_layer_norm_backward", "native_group_norm",
+    "native_group_norm_backward", "native_batch_norm", "native_batch_norm_backward", "_fused_rms_norm",
+    "_fused_rms_norm_backward", "binary_cross_entropy_with_logits", "log_sigmoid", "log_sigmoid_forward",
+    "log_sigmoid_backward", "_softmax", "_log_softmax", "logsumexp", "nll_loss_forward", "nll_loss_backward",
+    "nll_loss2d_forward", "nll_loss2d_backward", "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention_for_cpu_backward",
+])  # fmt: skip  # a table
 
 #: Functions of one number that grow with it, and their derivatives times a gradient.
 GROWING = frozenset(
@@ -185,6 +206,8 @@ class Kind:
     ----------
     exact
         It does not round.
+    smooth
+        It has a derivative wherever it has a value; see `SMOOTH`. Where it has ``parts``, and not, they say it.
     parts
         Runs it as the operations that it is made of.
     alone
@@ -197,6 +220,7 @@ class Kind:
 
     name: str
     exact: bool
+    smooth: bool
     parts: Callable[..., Any] | None
     alone: bool
     growing: bool
@@ -214,6 +238,7 @@ def kind_of(func: Any) -> Kind:
     return Kind(
         name=name,
         exact=parts is None and not EXACT.isdisjoint((whole, name)),
+        smooth=not SMOOTH.isdisjoint((whole, name)) and "mode" not in func._overloadname,  # div(rounding_mode="floor")
         parts=parts,
         alone=torch.Tag.pointwise in func.tags or name in ELEMENTWISE,
         growing=name in GROWING,

@@ -36,6 +36,11 @@ class Perturbed(TorchDispatchMode):
 
     ``flip`` turns all signs of the same seed round, ``times`` makes all that is moved as much larger. With ``steady``
     all signs are the same, and nothing is rounded: only exact zeros are pushed off, all to one side.
+
+    Attributes
+    ----------
+    smooth
+        Whether every operation so far is known to choose nothing.
     """
 
     def __init__(self, u: float, seed: int, *, flip: bool = False, times: float = 1.0, steady: bool = False) -> None:
@@ -43,6 +48,7 @@ class Perturbed(TorchDispatchMode):
         self.steady, self.times = steady, 0.0 if steady else times
         self.u = u * self.times
         self.side = -1.0 if flip else 1.0
+        self.smooth = True
         self.generator = torch.Generator().manual_seed(seed)
         self._drawn, self._used = torch.empty(0, dtype=torch.float64), 0
 
@@ -55,13 +61,16 @@ class Perturbed(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kind = kind_of(func)
+        self.smooth &= kind.smooth or kind.parts is not None
         if kind.exact:
             return func(*args, **(kwargs or {}))
         if kind.parts is not None:
             if kind.name == "binary_cross_entropy":  # of probabilities, which were moved before
                 args = (args[0].clamp(0.0, 1.0), *args[1:])
+            known = self.smooth
             with self:
                 out = kind.parts(*args, **(kwargs or {}))
+            self.smooth = known if kind.smooth else self.smooth  # a maximum that is taken away again is no choice
             return self._cancelled(kind, out, args)
         terms = 1 if kind.alone else reduction_length(kind.name, args)
         by = max((FACTOR - 1 + terms) / FACTOR * self.u, own_error(kind.name, args) * self.times)

@@ -35,6 +35,7 @@ from torch import Tensor
 from manual_bp.trace import GRAD
 from manual_bp_torch.bounds import Kinks
 from manual_bp_torch.failures import TheirError
+from manual_bp_torch.leaving import Leaving
 from manual_bp_torch.perturbed import FACTOR, Perturbed
 from manual_bp_torch.spots import Spots
 
@@ -92,9 +93,12 @@ def spread(
         rounding.
     """
     run = run if stored else _without(run)
-    plain = run(as_it_is, as_it_is)
+    with Leaving() as leaving:
+        plain = run(as_it_is, as_it_is)
     deviations = {name: torch.zeros_like(value) for name, value in plain.items()}
-    for moved in _samples(run, u):
+    smooth = not leaving.left
+    for moved, of_smooth in _samples(run, u):
+        smooth &= of_smooth
         for name, value in plain.items():
             _raise(deviations[name], moved[name] - value)
     estimates = {name: Estimate(_allowed(deviations[name], value, u) + eta) for name, value in plain.items()}
@@ -103,9 +107,11 @@ def spread(
     # a function that jumps has its value all the same; its derivative may be one thing or another
     gradients = {name: value for name, value in plain.items() if name.endswith(GRAD) and value.numel()}
     within = _sudden({name: deviations[name] for name in gradients}, gradients, u)
+    if smooth and not within:  # there is nothing in it that could choose
+        return estimates
     # with operands left alone a sum that cancels is exactly zero: all kinks that such sums stand on fall to one side
     level, steady = (
-        [{name: moved[name] for name in gradients} for moved in _samples(run, u, steady=True, nudged=nudged)]
+        [{name: moved[name] for name in gradients} for moved, _ in _samples(run, u, steady=True, nudged=nudged)]
         for nudged in (False, True)
     )
     loud = {n: LOUD * v.abs() + FLOOR for n, v in gradients.items()}
@@ -117,7 +123,7 @@ def spread(
     if hold is not None and within:
         hold()  # finds the ties, once, while nothing is perturbed
         held = {name: torch.zeros_like(plain[name]) for name in within}
-        for moved in _samples(_within(hold, run), u):
+        for moved, _ in _samples(_within(hold, run), u):
             for name, deviation in held.items():
                 _raise(deviation, moved[name] - plain[name])
         calm = within - _sudden(held, gradients, u)
@@ -125,15 +131,19 @@ def spread(
         within -= calm
     # in float64 nothing of the size of u can be told from the rounding of these passes themselves
     large, small = (1.0, 1 / SCALE) if u > 2.0**-40 else (SCALE**2, SCALE)
+
+    def pushed(which: int, times: float) -> Perturbed:
+        return Perturbed(u, which // 2, flip=bool(which % 2), times=times)
+
     sides: dict[str, list[Tensor]] = {name: [] for name in jumps}
     apart = {name: torch.zeros_like(plain[name]) for name in within}
     for which in range(SAMPLES):
-        near = _sample(run, u, which, times=small, nudged=True)
+        near = _sample(run, pushed(which, small), nudged=True)
         if near is None:
             continue
         for name in jumps:
             sides[name].append(near[name])
-        far = _sample(run, u, which, times=large, nudged=True) if within else None
+        far = _sample(run, pushed(which, large), nudged=True) if within else None
         if far is not None:
             for name in within:
                 _raise(apart[name], (far[name] - near[name]) / abs(large - small))
@@ -188,18 +198,21 @@ def _within(hold: Callable[[], AbstractContextManager[Any]], run: _Run) -> _Run:
     return held
 
 
-def _samples(run: _Run, u: float, *, steady: bool = False, nudged: bool = False) -> Iterator[dict[str, Tensor]]:
-    """In pairs of opposite signs, one at a time; those that the program refuses are left out."""
+def _samples(
+    run: _Run, u: float, *, steady: bool = False, nudged: bool = False
+) -> Iterator[tuple[dict[str, Tensor], bool]]:
+    """In pairs of opposite signs, one at a time; those that the program refuses are left out.
+
+    Each with whether nothing in it chooses.
+    """
     for which in range(2 if steady else SAMPLES):
-        found = _sample(run, u, which, steady=steady, nudged=nudged)
+        mode = Perturbed(u, which // 2, flip=bool(which % 2), steady=steady)
+        found = _sample(run, mode, nudged=nudged)
         if found is not None:
-            yield found
+            yield found, mode.smooth
 
 
-def _sample(
-    run: _Run, u: float, which: int, *, times: float = 1.0, steady: bool = False, nudged: bool = False
-) -> dict[str, Tensor] | None:
-    mode = Perturbed(u, which // 2, flip=bool(which % 2), times=times, steady=steady)
+def _sample(run: _Run, mode: Perturbed, *, nudged: bool) -> dict[str, Tensor] | None:
     try:
         with mode:
             return run(mode.nudge if nudged else as_it_is, mode.stored)
