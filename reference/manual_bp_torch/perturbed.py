@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import torch
@@ -50,6 +51,8 @@ class Perturbed(TorchDispatchMode):
         self.side = -1.0 if flip else 1.0
         self.smooth = True
         self.generator = torch.Generator().manual_seed(seed)
+        # the last few products of matrices: what they are made of shows how far rounding may have put them
+        self._products: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=4)
         self._drawn, self._used = torch.empty(0, dtype=torch.float64), 0
 
     @classmethod
@@ -71,6 +74,8 @@ class Perturbed(TorchDispatchMode):
             with self:
                 out = kind.parts(*args, **(kwargs or {}))
             self.smooth = known if kind.smooth else self.smooth  # a maximum that is taken away again is no choice
+            if kind.name == "_softmax_backward_data":
+                out = self._weighted_otherwise(out, *args[:3])
             return self._cancelled(kind, out, args)
         terms = 1 if kind.alone else reduction_length(kind.name, args)
         by = max((FACTOR - 1 + terms) / FACTOR * self.u, own_error(kind.name, args) * self.times)
@@ -81,6 +86,8 @@ class Perturbed(TorchDispatchMode):
                     args[which].copy_(self._moved(args[which], by))
             return out
         out = self._moved(out, by)
+        if kind.name in ("mm", "bmm"):
+            self._products.append((out, *args[:2]))
         if weight := resampled(kind.name, args):
             given = next(a for a in args if isinstance(a, Tensor))
             out = out + self._signs(out) * (weight * self.u * given.abs().max())
@@ -116,6 +123,20 @@ class Perturbed(TorchDispatchMode):
         if kind.name in POSITIVE:
             moved = torch.maximum(moved, 2.0**-10 * out)
         return moved.clamp(-1.0, 1.0) if kind.name in ("sigmoid", "tanh") else moved
+
+    def _weighted_otherwise(self, out: Tensor, grad: Tensor, shares: Tensor, dim: int) -> Tensor:
+        """The softmax's dx = p (g - Σ p g), where the sum may be made of other roundings than those of g.
+
+        In attention g = do·v, and Σ p g = do·o as well, which is what is at hand where p is computed again.
+        """
+        for product, a, b in self._products:
+            if product.untyped_storage().data_ptr() == grad.untyped_storage().data_ptr():
+                size = torch.matmul(a.abs(), b.abs()).contiguous()
+                size = size.as_strided(grad.size(), grad.stride(), grad.storage_offset())
+                total = (shares * size).sum(dim, keepdim=True)
+                by = (FACTOR - 1 + a.shape[-1]) / FACTOR * self.u
+                return torch.addcmul(out, shares, total * self._signs(total), value=min(by, _MOST))
+        return out
 
     def _signs(self, value: Tensor) -> Tensor:
         """A random amount for each element: as many as are used up in the order in which they were drawn."""
