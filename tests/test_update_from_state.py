@@ -99,3 +99,37 @@ def test_the_quick_look_and_the_close_look_agree() -> None:
     for wrong in ({}, {"w.new": theta}, {"w.new": np.full((2, 2), np.nan)}, {"w.new": theta[0]}, {**right, "v.new": g}):
         assert largest_share(items, wrong) is None
         assert any(check.status != "pass" for check in compare(items, wrong, probe=""))
+
+
+def adam_in_c(o: nn.Adam, theta: Array, g: Array, state: dict[str, Array], *, slip: float = 0.0) -> dict[str, Array]:
+    """AdamW as a program in float32 has it: so are its settings, and 1 - β."""
+    f = np.float32
+    lr, eps, decay, b1, b2, one = f(o.lr), f(o.eps), f(o.weight_decay), f(o.betas[0]), f(o.betas[1]) + f(slip), f(1)
+    t = int(state["step"]) + 1
+    m = b1 * state["exp_avg"] + (one - b1) * g
+    v = b2 * state["exp_avg_sq"] + (one - b2) * g * g
+    m_hat, v_hat = m / (one - b1 ** f(t)), v / (one - b2 ** f(t))
+    new = theta - lr * (m_hat / (np.sqrt(v_hat) + eps) + decay * theta)
+    made = {"": new, "exp_avg": m, "exp_avg_sq": v, "step": np.asarray(t, f)}
+    return {f"w.{key}{NEW}" if key else "w" + NEW: np.asarray(array) for key, array in made.items()}
+
+
+@pytest.mark.parametrize("optimizer", [nn.AdamW(1e-3), nn.AdamW(0.1, betas=(0.8, 0.95), weight_decay=0.3)], ids=str)
+@pytest.mark.parametrize("step", [0, 1, 7, 900])
+def test_settings_in_float32_are_right_where_everything_is(optimizer: nn.AdamW, step: int) -> None:
+    rng = np.random.default_rng(step)
+    theta, g = (rng.standard_normal((30, 40)).astype("float32") for _ in range(2))
+    theta[::2] = 0  # a bias at the start: nothing hides what it is moved by
+    own = {**random_state(optimizer, theta, rng), "step": np.asarray(step, np.float32)}
+    if not step:
+        own = {key: np.zeros_like(array) for key, array in own.items()}
+    setting = (optimizer, {"w": theta}, {"w": g}, {"w": own})
+    trace = adam_in_c(optimizer, theta, g, own)
+    checks = compare(tuple(told_apart(update_items(*setting), *setting, trace)), trace, probe="")
+    assert {check.name: check.note for check in checks if check.status != "pass"} == {}
+    if optimizer.betas[1] == 0.999:
+        noted = next(check.note for check in checks if "exp_avg_sq" in check.name)
+        assert noted == "accepted: its settings are numbers of float32, as in C: 1 − β₂ is 0.000999987 then"
+    trace = adam_in_c(optimizer, theta, g, own, slip=2e-6)
+    checks = compare(tuple(told_apart(update_items(*setting), *setting, trace)), trace, probe="")
+    assert f"w.exp_avg_sq{NEW}" in {check.name for check in checks if check.status == "wrong"}

@@ -16,9 +16,9 @@ from manual_bp.errors import ManualBPError
 from manual_bp.network import Network
 from manual_bp.nn import Optimizer, Params, State
 from manual_bp.trace import GRAD, NEW, Array, Quantity
-from manual_bp_torch.answers import expected_of
+from manual_bp_torch.answers import alternatives_of, expected_of
 from manual_bp_torch.bounds import Precision
-from manual_bp_torch.bounds._stateful import from_new_state, stateful_bounds
+from manual_bp_torch.bounds._stateful import from_new_state, in_single, stateful_bounds
 from manual_bp_torch.build import TORCH_DTYPES, build, loss_for, optimizer_for
 from manual_bp_torch.certify import finite
 from manual_bp_torch.program import LOSS, Program
@@ -146,7 +146,7 @@ def update_items(optimizer: Optimizer, params: Params, grads: Params, state: Sta
     for name, tensor in tensors.items():
         tensor.grad = to_torch(grads[name])
     stepper = optimizer_for(optimizer, list(tensors.values()))
-    bounds = {}
+    bounds, others = {}, {}
     for name, tensor in tensors.items():
         own = _seed(stepper, state.get(name, {}), params[name])
         if own:
@@ -154,6 +154,7 @@ def update_items(optimizer: Optimizer, params: Params, grads: Params, state: Sta
         wide = {key: value.to(_WIDE) for key, value in own.items()}
         old, g = tensor.detach().to(_WIDE), to_torch(grads[name]).to(_WIDE)
         bounds[name] = stateful_bounds(stepper, old, g, wide, Precision.of(tensor.dtype))
+        others[name] = in_single(stepper, old, g, wide, Precision.of(tensor.dtype))
     stepper.step()
     items = []
     for name, tensor in tensors.items():
@@ -161,7 +162,9 @@ def update_items(optimizer: Optimizer, params: Params, grads: Params, state: Sta
         found = {key: value for key, value in stepper.state[tensor].items() if value is not None}
         for key, value in (*found.items(), ("", tensor.detach())):
             quantity = Quantity(name=f"{name}.{key}{NEW}" if key else name + NEW, kind="update", step="update")
-            items.append(Item(quantity=quantity, isolated=expected_of(value, bounds[name][key]), end_to_end=None))
+            bound = replace(bounds[name][key], alternatives=(others[name][key],) if key in others[name] else ())
+            expected, other = expected_of(value, bound), alternatives_of(bound)
+            items.append(Item(quantity=quantity, isolated=expected, end_to_end=None, alternatives=other))
     return tuple(items)
 
 

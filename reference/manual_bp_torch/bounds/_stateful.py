@@ -15,10 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manual_bp_torch.bounds._model import Bound, Precision
+from manual_bp_torch.bounds._model import Alternative, Bound, Precision
 
-#: The optimiser's scalars (1 - beta^t and the like) are computed in double whatever the dtype of the parameters.
-_SCALAR = 2.0**-53
+#: Four roundings of the optimiser's scalars (1 - beta^t and the like): in double, whatever the dtype of the parameters.
+_SCALAR = 2.0**-51
+
+#: One unit in the last place of a power below 1 in float32. Half of it is told, since twice a bound is allowed for two
+#: sides, and here there is one.
+_POWER = 2.0**-24
+
+_SINGLE = "its settings are numbers of float32, as in C: 1 − β₂ is {:.6g} then"
 
 
 def stateful_bounds(
@@ -37,8 +43,36 @@ def stateful_bounds(
     """
     options: dict[str, Any] = optimizer.param_groups[0]
     name = type(optimizer).__name__
-    errors = (_sgd if name == "SGD" else _adam)(options, old, g, state, precision, decoupled=name == "AdamW")
+    if name == "SGD":
+        errors = _sgd(options, old, g, state, precision)
+    else:
+        found = _adam(options, old, g, state, precision, decoupled=name == "AdamW")
+        errors = {key: e for key, (_, e) in found.items()}
     return {key: Bound(e, f"certified: {name} {'state' if key else 'update'}") for key, e in errors.items()}
+
+
+def in_single(
+    optimizer: torch.optim.Optimizer, old: Tensor, g: Tensor, state: Mapping[str, Tensor], precision: Precision
+) -> dict[str, Alternative]:
+    """The same step with settings that were rounded to float32, by the same names, where that is another one.
+
+    A program in float32 throughout has no other settings. 1 - 0.999 is off by 1e-5 of itself then, and all that is
+    made of it.
+    """
+    name = type(optimizer).__name__
+    if name == "SGD" or precision.u != 2.0**-24:
+        return {}
+    options = dict(optimizer.param_groups[0])
+    for key in ("lr", "eps", "weight_decay"):
+        options[key] = _float32(options[key])
+    options["betas"] = tuple(map(_float32, options["betas"]))
+    found = _adam(options, old, g, state, precision, decoupled=name == "AdamW", scalar=0.5 * _POWER)
+    reason = _SINGLE.format(1 - options["betas"][1])
+    return {key: Alternative(value, e, reason) for key, (value, e) in found.items() if key != "step"}
+
+
+def _float32(value: float | Tensor) -> float:
+    return float(torch.tensor(float(value), dtype=torch.float32))
 
 
 def from_new_state(
@@ -62,11 +96,8 @@ def from_new_state(
     return value, Bound(e, f"certified: {name} update, from the candidate's own new state")
 
 
-def _sgd(
-    o: dict[str, Any], old: Tensor, g: Tensor, state: Mapping[str, Tensor], p: Precision, *, decoupled: bool
-) -> dict[str, Tensor]:
+def _sgd(o: dict[str, Any], old: Tensor, g: Tensor, state: Mapping[str, Tensor], p: Precision) -> dict[str, Tensor]:
     """g' = g + lambda p;  b' = mu b + (1 - tau) g' (the first time g');  p' = p - lr (b', or g' + mu b')."""
-    del decoupled
     lr, mu, kept = float(o["lr"]), float(o["momentum"]), abs(1 - float(o["dampening"]))
     _, D, e_d = _decayed(float(o["weight_decay"]), old, g, p)
     found: dict[str, Tensor] = {}
@@ -99,9 +130,16 @@ def _moved(lr: float, old: Tensor, D: Tensor, e_d: Tensor, p: Precision) -> Tens
 
 
 def _adam(
-    o: dict[str, Any], old: Tensor, g: Tensor, state: Mapping[str, Tensor], p: Precision, *, decoupled: bool
-) -> dict[str, Tensor]:
-    """m' = b1 m + (1 - b1) g;  v' = b2 v + (1 - b2) g^2;  p' as in `_adam_by`."""
+    o: dict[str, Any],
+    old: Tensor,
+    g: Tensor,
+    state: Mapping[str, Tensor],
+    p: Precision,
+    *,
+    decoupled: bool,
+    scalar: float = _SCALAR,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """m' = b1 m + (1 - b1) g;  v' = b2 v + (1 - b2) g^2;  p' as in `_adam_by`. Each and its error."""
     decay, (beta1, beta2) = float(o["weight_decay"]), o["betas"]
     zero = torch.zeros_like(old)
     t = float(state["step"]) + 1 if "step" in state else 1.0
@@ -115,12 +153,13 @@ def _adam(
     top = (d.abs() + e_d).square()
     e_v = (1 - beta2) * (top - d.square()) + p.gamma(8) * (beta2 * v + (1 - beta2) * top) + 8 * p.eta
     v_new = beta2 * v + (1 - beta2) * d.square()
-    found = {"step": torch.zeros(()).double(), "exp_avg": e_m, "exp_avg_sq": e_v}
+    found = {"step": (torch.tensor(t).double(), torch.zeros(()).double())}
+    found |= {"exp_avg": (m_new, e_m), "exp_avg_sq": (v_new, e_v)}
     if o["amsgrad"]:
         v_new = torch.maximum(state.get("max_exp_avg_sq", zero), v_new)
-        found["max_exp_avg_sq"] = e_v
+        found["max_exp_avg_sq"] = v_new, e_v
 
-    found[""] = _adam_by(o, old, (m_new, e_m), (v_new, e_v), t, p, decoupled=decoupled)
+    found[""] = _adam_by(o, old, (m_new, e_m), (v_new, e_v), t, p, decoupled=decoupled, scalar=scalar)
     return found
 
 
@@ -130,11 +169,7 @@ def _adam_moved(
     """p' of `_adam_by` from m', v' and t, and its error."""
     m, v, t = new["exp_avg"], new["max_exp_avg_sq" if o["amsgrad"] else "exp_avg_sq"], float(new["step"])
     e_m, e_v = p.gamma(6) * m.abs() + 4 * p.eta, p.gamma(8) * v.abs() + 8 * p.eta
-    lr, eps, (beta1, beta2) = float(o["lr"]), float(o["eps"]), o["betas"]
-    kept = 1 - lr * float(o["weight_decay"]) if decoupled else 1.0
-    first, second = 1 - beta1**t, 1 - beta2**t
-    value = kept * old - lr / first * m / ((v / second).sqrt() + eps)
-    return value, _adam_by(o, old, (m, e_m), (v, e_v), t, p, decoupled=decoupled)
+    return _adam_by(o, old, (m, e_m), (v, e_v), t, p, decoupled=decoupled)
 
 
 def _adam_by(
@@ -146,21 +181,25 @@ def _adam_by(
     p: Precision,
     *,
     decoupled: bool,
-) -> Tensor:
-    """The error of p' = p - lr/(1 - b1^t) m' / (sqrt(v'/(1 - b2^t)) + eps), of m' and v' with their errors."""
+    scalar: float = _SCALAR,
+) -> tuple[Tensor, Tensor]:
+    """p' = p - lr/(1 - b1^t) m' / (sqrt(v'/(1 - b2^t)) + eps), of m' and v' with their errors, and its own.
+
+    ``scalar`` bounds the error of b^t.
+    """
     (m, e_m), (v, e_v) = average, square
     lr, eps, (beta1, beta2) = float(o["lr"]), float(o["eps"]), o["betas"]
     # the denominator lies between these two, the quotient between m / high and m / low
     first, second = 1 - beta1**t, 1 - beta2**t
     low = (torch.clamp(v - e_v, min=0) / second).sqrt() + eps
     high = ((v + e_v) / second).sqrt() + eps
-    scalars = 4 * _SCALAR * (1 / first + 1 / second)
+    scalars = scalar * (1 / first + 0.5 / second)  # a rounding of b^t, where the second stands under a root
     largest = (m.abs() + e_m) / low
     e_q = e_m / low + m.abs() * (1 / low - 1 / high) + (p.gamma(12) + scalars) * largest
     shrunk = lr * float(o["weight_decay"]) if decoupled else 0.0
     moved = lr / first
     e: Tensor = moved * e_q + p.gamma(4) * (old.abs() * (1 + shrunk) + moved * largest) + (4 + 4 * moved) * p.eta
-    return e
+    return (1 - shrunk) * old - moved * m / ((v / second).sqrt() + eps), e
 
 
 def _decayed(decay: float, old: Tensor, g: Tensor, p: Precision) -> tuple[Tensor, Tensor, Tensor]:
