@@ -11,23 +11,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from manual_bp import verify
+from manual_bp import tap, verify
 
 Array = np.ndarray
 
 
 def by_softmax(x: Mapping[str, Tensor]) -> Tensor:
     q, k, v = x["q"], x["k"], x["v"]
-    s = q @ k.mT / q.shape[-1] ** 0.5
+    s = tap("s", q @ k.mT / q.shape[-1] ** 0.5)
     hidden = torch.triu(torch.ones(s.shape[-1], s.shape[-1], dtype=torch.bool), 1)
-    return torch.softmax(s.masked_fill(hidden, -torch.inf), -1) @ v
+    return tap("p", torch.softmax(s.masked_fill(hidden, -torch.inf), -1)) @ v
 
 
 def by_torch(x: Mapping[str, Tensor]) -> Tensor:
     return functional.scaled_dot_product_attention(x["q"], x["k"], x["v"], is_causal=True)
 
 
-def flash(slip: float = 1.0) -> Callable[..., dict[str, Array]]:
+def flash(slip: float = 1.0, *, shown: bool = False) -> Callable[..., dict[str, Array]]:
     def run(_params: Any, x: Mapping[str, Array], do: Array) -> dict[str, Array]:
         q, k, v = x["q"], x["k"], x["v"]
         scale = q.dtype.type(q.shape[-1] ** -0.5)
@@ -36,25 +36,28 @@ def flash(slip: float = 1.0) -> Callable[..., dict[str, Array]]:
         p = np.exp(s - (peak + np.log(np.exp(s - peak).sum(-1, keepdims=True))))
         o = p @ v
         delta = (do * o).sum(-1, keepdims=True) * q.dtype.type(slip)
-        ds = p * (do @ v.swapaxes(-1, -2) - delta) * scale
-        return {"output": o, "dq": ds @ k, "dk": ds.swapaxes(-1, -2) @ q, "dv": p.swapaxes(-1, -2) @ do}
+        dp = do @ v.swapaxes(-1, -2)
+        ds = p * (dp - delta)
+        inner = {"s": q @ k.swapaxes(-1, -2) * scale, "p": p, "dp": dp, "ds": ds} if shown else {}
+        dq, dk = ds @ k * scale, ds.swapaxes(-1, -2) @ q * scale
+        return {**inner, "output": o, "dq": dq, "dk": dk, "dv": p.swapaxes(-1, -2) @ do}
 
     return run
 
 
-NAMES = {"dq": "q.grad", "dk": "k.grad", "dv": "v.grad"}
-
-
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("reference", [by_softmax, by_torch])
+@pytest.mark.parametrize(("reference", "shown"), [(by_softmax, False), (by_softmax, True), (by_torch, False)])
 @pytest.mark.parametrize("seed", [23, 32, 43])
 def test_it_is_right_where_hardly_anything_is_left_of_the_scores_gradient(
-    seed: int, reference: Callable[[Mapping[str, Tensor]], Tensor], dtype: str
+    seed: int, reference: Callable[[Mapping[str, Tensor]], Tensor], shown: bool, dtype: str
 ) -> None:
     rng = np.random.default_rng(seed)
     length, width = int(rng.integers(4, 12)), int(rng.integers(4, 16))
     x = {name: rng.standard_normal((2, 3, length, width)) for name in "qkv"}
-    wrong = {"float64": 1e-12, "float32": 1e-4}[dtype]
-    assert verify(flash(), reference, x=x, params={}, dtype=dtype, seed=seed, names=NAMES).ok
-    off = verify(flash(1 + wrong), reference, x=x, params={}, dtype=dtype, seed=seed, names=NAMES, probes=None)
-    assert {check.name for check in off.checks if check.status == "wrong"} == {"q.grad", "k.grad"}
+    names = {f"d{name}": f"{name}.grad" for name in (*x, *("sp" if shown else ""))}
+    given: dict[str, Any] = {"x": x, "params": {}, "dtype": dtype, "seed": seed, "names": names}
+    assert verify(flash(shown=shown), reference, **given).ok
+    off = flash(1 + {"float64": 1e-12, "float32": 1e-4}[dtype], shown=shown)
+    report = verify(off, reference, **given, probes=None)
+    wrong = {"s.grad"} if shown else {"q.grad", "k.grad"}
+    assert {check.name for check in report.checks if check.status == "wrong"} == wrong

@@ -28,6 +28,9 @@ _ONE = torch.tensor(1.0, dtype=torch.float64)
 #: How many of them are drawn at once, at least.
 DRAWN = 1 << 12
 
+#: What is reported for a product of matrices is taken for it if it is as close, relative to the sum of the sizes.
+_ALIKE = 2.0**-12
+
 #: No number is moved by more, relative to its size.
 _MOST = 2.0**-6
 
@@ -130,12 +133,18 @@ class Perturbed(TorchDispatchMode):
         In attention g = do·v, and Σ p g = do·o as well, which is what is at hand where p is computed again.
         """
         for product, a, b in self._products:
+            if product.numel() != grad.numel():
+                continue
+            size = torch.matmul(a.abs(), b.abs())
             if product.untyped_storage().data_ptr() == grad.untyped_storage().data_ptr():
-                size = torch.matmul(a.abs(), b.abs()).contiguous()
-                size = size.as_strided(grad.size(), grad.stride(), grad.storage_offset())
-                total = (shares * size).sum(dim, keepdim=True)
-                by = (FACTOR - 1 + a.shape[-1]) / FACTOR * self.u
-                return torch.addcmul(out, shares, total * self._signs(total), value=min(by, _MOST))
+                size = size.contiguous().as_strided(grad.size(), grad.stride(), grad.storage_offset())
+            else:  # it may have been reported, and be that product but for its rounding
+                size, product = size.reshape(grad.shape), product.reshape(grad.shape)
+                if not bool(((product - grad).abs() <= _ALIKE * size).all()):
+                    continue
+            total = (shares * size).sum(dim, keepdim=True)
+            by = (FACTOR - 1 + a.shape[-1]) / FACTOR * self.u
+            return torch.addcmul(out, shares, total * self._signs(total), value=min(by, _MOST))
         return out
 
     def _signs(self, value: Tensor) -> Tensor:
