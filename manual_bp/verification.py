@@ -29,6 +29,7 @@ from manual_bp.diagnose import Case as DiagnosisCase
 from manual_bp.diagnose import Evidence, place_of
 from manual_bp.errors import ManualBPError
 from manual_bp.findings import blame_mutation, coverage
+from manual_bp.fused import fused
 from manual_bp.guards import LogLoss, carried_on, fitting, guarded, recognised
 from manual_bp.inputs import named, rebuilt
 from manual_bp.kept import Kept
@@ -269,10 +270,8 @@ def observe(session: Session, probe: Variant, run: Run) -> Observed:
     for name in trace.keys() & found.values.keys():
         if not found.values[name].is_floating_point():
             trace[name] = _whole(trace[name], found.values[name].numpy().dtype)
-    changed = dict.fromkeys(naming.reference_name(n) for n in mutated(kept, handed))
-    return Observed(
-        setting=setting, found=found, structure=structure, trace=trace, misfits=misfits, changed=tuple(changed)
-    )
+    changed = tuple(dict.fromkeys(naming.reference_name(n) for n in mutated(kept, handed)))
+    return Observed(setting=setting, found=found, structure=structure, trace=trace, misfits=misfits, changed=changed)
 
 
 def _whole(array: Array, dtype: Any) -> Array:
@@ -324,12 +323,15 @@ def judge_observed(
     left_out -= {*seen.misfits, *(judging.complete if not isinstance(judging.complete, bool) else ())}
     wanted = tuple(item for item in items if item.quantity.name in trace or item.quantity.name not in left_out)
     unsaid = [item.quantity.name for item in items if item.quantity.name in left_out]
-    checks = compare(wanted, trace, probe=probe.name, strict_kinks=judging.strict_kinks, left_out=unsaid)
+    held = partial(compare, candidate=trace, probe=probe.name, strict_kinks=judging.strict_kinks, left_out=unsaid)
+    checks = held(wanted)
     if any(c.status in ("wrong", "nonfinite") and c.name in ("loss", f"{structure.output}{GRAD}") for c in checks):
         wanted = _with_guards(session, setting, wanted, trace, found, structure)
-        checks = compare(wanted, trace, probe=probe.name, strict_kinks=judging.strict_kinks, left_out=unsaid)
-    verdicts = session.judge.referee(setting, trace, found, structure, checks)
-    checks, findings = refereed(checks, verdicts, probe.name)
+        checks = held(wanted)
+    if off := [c.name for c in checks if c.status == "wrong" and c.name.endswith(GRAD)]:
+        data, u = (probe.y, *named(probe.x).values()), session.judge.precision.u
+        checks = held(wanted := fused(wanted, off, trace, found.arrays(), data, u=u))
+    checks, findings = refereed(checks, session.judge.referee(setting, trace, found, structure, checks), probe.name)
     session.judge.suspects |= {c.name for c in checks if c.status == "wrong"}
     checks = tuple(
         replace(c, status="mismatch", note=seen.misfits[c.name])

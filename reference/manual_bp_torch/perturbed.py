@@ -175,9 +175,10 @@ class Perturbed(TorchDispatchMode):
             amount = amount * self._signs(value)
             return torch.where(value == 0, _LEAST * amount, value * (1 + 2.0**-46 * amount))
 
-    def stored(self, value: Any) -> Any:
-        """An operand as it may have been before it was rounded; zeros were zero."""
+    def stored(self, value: Any, error: Tensor | None = None) -> Any:
+        """An operand as it may have been before it was rounded, zeros were zero; or computed with that error."""
         if self.steady or not isinstance(value, Tensor) or not value.is_floating_point():
             return value
-        with _disable_current_modes():  # as in `nudge`
-            return value * (1 + min(self.u, _MOST) * self._signs(value))
+        with _disable_current_modes():  # as in `nudge`; nothing here chooses, or it would be taken for the program's
+            sign = self._signs(value)
+            return value * (1 + min(self.u, _MOST) * sign) if error is None else value + self.times * error * sign

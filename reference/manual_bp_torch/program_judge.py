@@ -326,10 +326,10 @@ class ProgramJudge:
         wide = setting.widened()
         widened = {name: _widen(claim) for name, claim in claims.items()}
 
-        def again(nudge: Nudge, stored: Nudge = as_it_is) -> dict[str, Tensor]:
+        def again(nudge: Nudge, stored: Nudge = as_it_is, **errors: Tensor) -> dict[str, Tensor]:
             # exact numbers of both sides, all of them; what stands on a kink is moved off it, to either side
             params, claimed = ({name: nudge(t) for name, t in d.items()} for d in (wide.params, widened))
-            claimed = {name: stored(t) for name, t in claimed.items()}
+            claimed = {name: stored(t, errors.get(name)) for name, t in claimed.items()}
             moved, _ = self.wide.run(params, mapped(wide.x, nudge), wide.y, claims=claimed)
             return {name: {**moved.values, **moved.grads}[name] for name in missing}
 
@@ -342,7 +342,8 @@ class ProgramJudge:
         others: Mapping[str, Sequence[Alternative]] = {}
         if kinks and claims:
             computed = {**found.values, **found.grads}
-            others = unrounded(again, {n: computed[n] for n in missing}, u=u, eta=eta, operands=of, hold=hold)
+            wanted = {n: computed[n] for n in missing}
+            others = unrounded(again, wanted, u=u, eta=eta, operands=of, hold=hold, claims=widened, bounds=bounds)
         chosen: Mapping[str, Kinks] = {}
         if kinks and (claimed := {n: widened[n] for n in missing if n.endswith(GRAD) and n in widened}):
             errors = {name: estimates[name].e for name in claimed}

@@ -42,8 +42,8 @@ from manual_bp_torch.spots import Spots
 #: How many perturbed passes there are, in pairs of opposite signs; the spread is the largest deviation among them.
 SAMPLES = 6
 
-#: What moves an operand off a kink.
-Nudge = Callable[[Any], Any]
+#: What moves an operand off a kink, or by its rounding.
+Nudge = Callable[..., Any]
 
 #: Below it is what the smallest of pushes leaves.
 FLOOR = 1e-250
@@ -178,7 +178,7 @@ def _sudden(deviations: Mapping[str, Tensor], values: Mapping[str, Tensor], u: f
     return {n for n, d in deviations.items() if d.max() > SUDDEN * u * values[n].abs().nan_to_num().max() + FLOOR}
 
 
-def as_it_is(value: Any) -> Any:
+def as_it_is(value: Any, _error: Tensor | None = None) -> Any:
     """What moves nothing."""
     return value
 
