@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from manual_bp.trace import Array
+
 INPUT = "x"
 
 
@@ -36,3 +38,10 @@ def rebuilt(x: Any, parts: Mapping[str, Any]) -> Any:
 def mapped(x: Any, function: Callable[[Any], Any]) -> Any:
     """The same inputs, a function applied to each."""
     return rebuilt(x, {name: function(part) for name, part in named(x).items()})
+
+
+def of_dtype(array: Array, dtype: Any) -> Array:
+    """Indices and masks by their numbers: which type of whole numbers holds them says nothing."""
+    with np.errstate(invalid="ignore"):  # what is no whole number stays as it is
+        same = array.astype(dtype)
+    return same if np.array_equal(same, array) else array

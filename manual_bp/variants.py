@@ -89,18 +89,16 @@ def of_another_number(probe: Variant, *, seed: int, upstream: bool) -> Variant |
     rng = np.random.default_rng([seed, more])
     rows = np.arange(more) % number
 
-    def longer(a: Any, *, drawn: bool) -> Any:
-        if not isinstance(a, np.ndarray):
-            return a
-        found = a[rows]
-        return _normal(rng, found) if drawn and a.dtype.kind == "f" else found
+    def longer(a: Any) -> Any:
+        return a[rows] if isinstance(a, np.ndarray) else a
 
+    y = longer(probe.y)
     return Variant(
         name="more-examples",
         description=f"{more} examples",
         params=probe.params,
-        x=mapped(probe.x, lambda part: longer(part, drawn=True)),
-        y=longer(probe.y, drawn=upstream),
+        x=_inputs(rng, mapped(probe.x, longer), _normal),
+        y=_normal(rng, y) if upstream and isinstance(y, np.ndarray) and y.dtype.kind == "f" else y,
     )
 
 
@@ -123,8 +121,21 @@ def within(x: Array, y: Any, *, seed: int) -> list[Variant]:
 
 
 def _inputs(rng: np.random.Generator, x: Any, draw: _Draw) -> Any:
-    """All inputs, redrawn; whole numbers stay, they are indices."""
-    return mapped(x, lambda part: draw(rng, part) if isinstance(part, np.ndarray) and part.dtype.kind == "f" else part)
+    """All inputs, redrawn; whole numbers stay, they are indices, and so does a mask beside other inputs."""
+    floating = [part for part in named(x).values() if isinstance(part, np.ndarray) and part.dtype.kind == "f"]
+    alone = all(map(_is_mask, floating))
+
+    def redrawn(part: Any) -> Any:
+        drawn = isinstance(part, np.ndarray) and part.dtype.kind == "f" and (alone or not _is_mask(part))
+        return draw(rng, part) if drawn else part
+
+    return mapped(x, redrawn)
+
+
+def _is_mask(part: Array) -> bool:
+    """Whether there are zeros and ones in it, and nothing else: a mask, an adjacency, a class in one-hot form."""
+    zeros, ones = int((part == 0).sum()), int((part == 1).sum())
+    return bool(zeros and ones and zeros + ones == part.size)
 
 
 def _normal(rng: np.random.Generator, like: Array) -> Array:

@@ -31,13 +31,13 @@ from manual_bp.errors import ManualBPError
 from manual_bp.findings import blame_mutation, coverage
 from manual_bp.fused import fused
 from manual_bp.guards import LogLoss, carried_on, fitting, guarded, recognised
-from manual_bp.inputs import named, rebuilt
+from manual_bp.inputs import named, of_dtype, rebuilt
 from manual_bp.kept import Kept
 from manual_bp.report import Check, Finding, ProbeInfo, Report
 from manual_bp.session import Session, by_name
-from manual_bp.trace import GRAD, Array, Equation, Trace
+from manual_bp.trace import GRAD, Equation, Trace
 from manual_bp.variants import Variant, of_another_number, probe_info
-from manual_bp.verdict import make_report, merge_findings, refereed
+from manual_bp.verdict import FAULTY, make_report, merge_findings, refereed
 
 Progress = Callable[[str, int, int], None]
 #: Gets numbers out of a candidate: (params, x, y) -> what it reports.
@@ -79,8 +79,8 @@ def verify(
         `manual_bp.tap`. It returns the output, or the loss.
     x, y
         Input and target as NumPy arrays (or tensors). Several inputs are a tuple, named ``x[0]``, ``x[1]``, or a
-        dictionary by the names of the reference's arguments. Without a loss ``y`` is dL/d(output),
-        drawn at random if it is not given, and handed to the candidate in place of the target.
+        dictionary by the names of a module's arguments; a function gets it as its ``x``. Without a loss ``y`` is
+        dL/d(output), drawn at random if it is not given, and handed to the candidate in place of the target.
     loss
         A function or module of (output, y).
     params
@@ -146,8 +146,8 @@ def judge_probes(
     """Judge what ``run`` reports on each probe; Ctrl-C after the first one leaves a partial report.
 
     Of ``generated`` probes, those that the reference cannot work with (another domain than the given data's) are left
-    out, and a note says so. So are those on which it has no finite numbers, where the candidate raises: a matrix of
-    small integers may be singular, and one of them says so where the other goes on with infinities.
+    out, and a note says so. So are those on which it has no finite numbers, where the candidate raises or has others: a
+    matrix of small integers may be singular, and one of them says so where the other goes on with infinities.
     """
     checks: list[Check] = []
     findings: list[Finding] = []
@@ -172,6 +172,9 @@ def judge_probes(
                 raise
             why = str(error.__cause__).strip().splitlines() or [error.what]
             session.note(f"probe {probe.name} is left out: the reference cannot work with it: {why[0]}")
+            continue
+        if generated and done and session.beyond and any(check.status in FAULTY for check in found):
+            session.note(f"probe {probe.name} is left out: the reference has gradients there that are not finite")
             continue
         checks += found
         findings += said
@@ -262,6 +265,7 @@ def observe(session: Session, probe: Variant, run: Run) -> Observed:
             session.refusal = error
         raise
     session.params_used |= given.used
+    session.beyond = not session.finite(found)
     trace, misfits = to_trace(reported, naming, expected, shapes, session.dtype)
     refuse_clash({*trace, *misfits}, trace, named(probe.x), structure.segments)
     for name in session.program.frozen():
@@ -269,16 +273,9 @@ def observe(session: Session, probe: Variant, run: Run) -> Observed:
     _statistics(session, setting, found, structure, trace)
     for name in trace.keys() & found.values.keys():
         if not found.values[name].is_floating_point():
-            trace[name] = _whole(trace[name], found.values[name].numpy().dtype)
+            trace[name] = of_dtype(trace[name], found.values[name].numpy().dtype)
     changed = tuple(dict.fromkeys(naming.reference_name(n) for n in mutated(kept, handed)))
     return Observed(setting=setting, found=found, structure=structure, trace=trace, misfits=misfits, changed=changed)
-
-
-def _whole(array: Array, dtype: Any) -> Array:
-    """Indices and masks by their numbers: which type of whole numbers holds them says nothing."""
-    with np.errstate(invalid="ignore"):  # what is no whole number stays as it is
-        same = array.astype(dtype)
-    return same if np.array_equal(same, array) else array
 
 
 def _statistics(session: Session, setting: Any, found: Any, structure: Any, trace: Trace) -> None:

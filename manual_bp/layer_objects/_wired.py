@@ -166,6 +166,8 @@ class Wired:
             pieces = [given[name]] if name in given else [self._gradient(name, p, before[p], rated) for p in paths]
             if not pieces or any(piece is None for piece in pieces):
                 continue
+            if not rated and any(self._stored(name, p) is not None and self._moved(p, before[p]) for p in paths):
+                self.notes.append(f"{type(self.layer).__name__} changes {name} in its backward pass")
             if any(keeps_adding(self.layer, piece) for piece in pieces):
                 self.notes.append(f"{type(self.layer).__name__} adds to its gradients: zero them before each pass")
             said = callable(self.adapter.grads.get(name))  # a function may hand over torch's own layout, told by shape
@@ -231,6 +233,9 @@ class Wired:
             return said(self.layer)
         paths = (said,) if isinstance(said, str) else tuple(said)
         return read(self.layer, paths[self.wiring[name].index(path)])
+
+    def _moved(self, path: str, before: Array) -> bool:
+        return not np.array_equal(before, np.asarray(read(self.layer, path)), equal_nan=True)
 
     def _gradient(self, name: str, path: str, before: Array, rated: bool) -> Any:
         value = None if rated else self._stored(name, path)
