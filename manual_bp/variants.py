@@ -121,7 +121,7 @@ def within(x: Array, y: Any, *, seed: int) -> list[Variant]:
 
 
 def _inputs(rng: np.random.Generator, x: Any, draw: _Draw) -> Any:
-    """All inputs, redrawn; whole numbers stay, they are indices, and so does a mask beside other inputs."""
+    """All inputs, redrawn; whole numbers stay, they are indices, and so do masks and labels beside other inputs."""
     floating = [part for part in named(x).values() if isinstance(part, np.ndarray) and part.dtype.kind == "f"]
     alone = all(map(_is_mask, floating))
 
@@ -133,9 +133,8 @@ def _inputs(rng: np.random.Generator, x: Any, draw: _Draw) -> Any:
 
 
 def _is_mask(part: Array) -> bool:
-    """Whether there are zeros and ones in it, and nothing else: a mask, an adjacency, a class in one-hot form."""
-    zeros, ones = int((part == 0).sum()), int((part == 1).sum())
-    return bool(zeros and ones and zeros + ones == part.size)
+    """Whether it holds two different numbers: a mask, scaled or not, an adjacency, labels of -1 and 1."""
+    return len(np.unique(part)) == 2
 
 
 def _normal(rng: np.random.Generator, like: Array) -> Array:
