@@ -88,3 +88,13 @@ def test_at_a_kink_nothing_is_excused_by_the_rounding_of_operands() -> None:
     x = RNG.integers(-2, 3, (6, 3)).astype(float)
     report = verify(mine, maximum, x=x, params={"w": np.ones((3, 2))}, dtype="float32")
     assert ("z.grad", "given") in blamed(report)
+
+
+@pytest.mark.parametrize("name", ["nudge", "stored", "errors", "run"])
+def test_a_tap_may_have_any_name(name: str) -> None:
+    def mine(params: Any, x: Any, upstream: Any) -> dict[str, Any]:
+        return {name: np.tanh(x), f"{name}.grad": 2.1 * upstream, "output": 2 * np.tanh(x)}
+
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    report = verify(mine, lambda x: 2 * tap(name, torch.tanh(x)), x=x, params={}, probes=None)
+    assert report.first_wrong == f"{name}.grad"

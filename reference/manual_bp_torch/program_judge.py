@@ -326,10 +326,10 @@ class ProgramJudge:
         wide = setting.widened()
         widened = {name: _widen(claim) for name, claim in claims.items()}
 
-        def again(nudge: Nudge, stored: Nudge = as_it_is, **errors: Tensor) -> dict[str, Tensor]:
+        def again(nudge: Nudge, stored: Nudge = as_it_is, errors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
             # exact numbers of both sides, all of them; what stands on a kink is moved off it, to either side
             params, claimed = ({name: nudge(t) for name, t in d.items()} for d in (wide.params, widened))
-            claimed = {name: stored(t, errors.get(name)) for name, t in claimed.items()}
+            claimed = {name: stored(t, (errors or {}).get(name)) for name, t in claimed.items()}
             moved, _ = self.wide.run(params, mapped(wide.x, nudge), wide.y, claims=claimed)
             return {name: {**moved.values, **moved.grads}[name] for name in missing}
 

@@ -56,7 +56,7 @@ def unrounded(
     def estimates() -> dict[str, Estimate]:
         reported = {name: t for name, t in claims.items() if name in bounds and t.is_floating_point()}
         typical = {name: _typical(t, bounds[name].e, u) for name, t in reported.items()}
-        return spread(partial(run, **typical), u=u, eta=eta, operands=operands, stored=True, hold=hold)
+        return spread(partial(run, errors=typical), u=u, eta=eta, operands=operands, stored=True, hold=hold)
 
     def made(name: str) -> Iterator[Alternative]:
         found = estimates()[name]
