@@ -162,7 +162,7 @@ def update_items(optimizer: Optimizer, params: Params, grads: Params, state: Sta
         found = {key: value for key, value in stepper.state[tensor].items() if value is not None}
         for key, value in (*found.items(), ("", tensor.detach())):
             quantity = Quantity(name=f"{name}.{key}{NEW}" if key else name + NEW, kind="update", step="update")
-            bound = replace(bounds[name][key], alternatives=(others[name][key],) if key in others[name] else ())
+            bound = replace(bounds[name][key], alternatives=others[name][key])
             expected, other = expected_of(value, bound), alternatives_of(bound)
             items.append(Item(quantity=quantity, isolated=expected, end_to_end=None, alternatives=other))
     return tuple(items)

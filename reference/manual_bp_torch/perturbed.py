@@ -77,8 +77,9 @@ class Perturbed(TorchDispatchMode):
             with self:
                 out = kind.parts(*args, **(kwargs or {}))
             self.smooth = known if kind.smooth else self.smooth  # a maximum that is taken away again is no choice
-            if kind.name == "_softmax_backward_data":
-                out = self._weighted_otherwise(out, *args[:3])
+            if kind.name == "_softmax_backward_data" and not self.steady:
+                with torch._C.DisableTorchFunction():  # a comparison in there is none of the program's
+                    out = self._weighted_otherwise(out, *args[:3])
             return self._cancelled(kind, out, args)
         terms = 1 if kind.alone else reduction_length(kind.name, args)
         by = max((FACTOR - 1 + terms) / FACTOR * self.u, own_error(kind.name, args) * self.times)

@@ -24,7 +24,7 @@ This estimates; it does not prove. Checks that rest on it say "calibrated".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -97,8 +97,11 @@ def spread(
         plain = run(as_it_is, as_it_is)
     deviations = {name: torch.zeros_like(value) for name, value in plain.items()}
     smooth = not leaving.left
-    for moved, of_smooth in _samples(run, u):
-        smooth &= of_smooth
+    for mode in _modes(u):
+        moved = _sample(run, mode)
+        if moved is None:
+            continue
+        smooth &= mode.smooth
         for name, value in plain.items():
             _raise(deviations[name], moved[name] - value)
     estimates = {name: Estimate(_allowed(deviations[name], value, u) + eta) for name, value in plain.items()}
@@ -111,7 +114,7 @@ def spread(
         return estimates
     # with operands left alone a sum that cancels is exactly zero: all kinks that such sums stand on fall to one side
     level, steady = (
-        [{name: moved[name] for name in gradients} for moved, _ in _samples(run, u, steady=True, nudged=nudged)]
+        [{name: moved[name] for name in gradients} for moved in _samples(run, _modes(u, steady=True), nudged=nudged)]
         for nudged in (False, True)
     )
     loud = {n: LOUD * v.abs() + FLOOR for n, v in gradients.items()}
@@ -123,7 +126,7 @@ def spread(
     if hold is not None and within:
         hold()  # finds the ties, once, while nothing is perturbed
         held = {name: torch.zeros_like(plain[name]) for name in within}
-        for moved, _ in _samples(_within(hold, run), u):
+        for moved in _samples(_within(hold, run), _modes(u)):
             for name, deviation in held.items():
                 _raise(deviation, moved[name] - plain[name])
         calm = within - _sudden(held, gradients, u)
@@ -131,19 +134,15 @@ def spread(
         within -= calm
     # in float64 nothing of the size of u can be told from the rounding of these passes themselves
     large, small = (1.0, 1 / SCALE) if u > 2.0**-40 else (SCALE**2, SCALE)
-
-    def pushed(which: int, times: float) -> Perturbed:
-        return Perturbed(u, which // 2, flip=bool(which % 2), times=times)
-
     sides: dict[str, list[Tensor]] = {name: [] for name in jumps}
     apart = {name: torch.zeros_like(plain[name]) for name in within}
-    for which in range(SAMPLES):
-        near = _sample(run, pushed(which, small), nudged=True)
+    for near_mode, far_mode in zip(_modes(u, times=small), _modes(u, times=large), strict=True):
+        near = _sample(run, near_mode, nudged=True)
         if near is None:
             continue
         for name in jumps:
             sides[name].append(near[name])
-        far = _sample(run, pushed(which, large), nudged=True) if within else None
+        far = _sample(run, far_mode, nudged=True) if within else None
         if far is not None:
             for name in within:
                 _raise(apart[name], (far[name] - near[name]) / abs(large - small))
@@ -198,21 +197,21 @@ def _within(hold: Callable[[], AbstractContextManager[Any]], run: _Run) -> _Run:
     return held
 
 
-def _samples(
-    run: _Run, u: float, *, steady: bool = False, nudged: bool = False
-) -> Iterator[tuple[dict[str, Tensor], bool]]:
-    """In pairs of opposite signs, one at a time; those that the program refuses are left out.
-
-    Each with whether nothing in it chooses.
-    """
+def _modes(u: float, *, times: float = 1.0, steady: bool = False) -> Iterator[Perturbed]:
+    """In pairs of opposite signs; a pair is all there is where every sign is the same."""
     for which in range(2 if steady else SAMPLES):
-        mode = Perturbed(u, which // 2, flip=bool(which % 2), steady=steady)
+        yield Perturbed(u, which // 2, flip=bool(which % 2), times=times, steady=steady)
+
+
+def _samples(run: _Run, modes: Iterable[Perturbed], *, nudged: bool = False) -> Iterator[dict[str, Tensor]]:
+    """One at a time; those that the program refuses are left out."""
+    for mode in modes:
         found = _sample(run, mode, nudged=nudged)
         if found is not None:
-            yield found, mode.smooth
+            yield found
 
 
-def _sample(run: _Run, mode: Perturbed, *, nudged: bool) -> dict[str, Tensor] | None:
+def _sample(run: _Run, mode: Perturbed, *, nudged: bool = False) -> dict[str, Tensor] | None:
     try:
         with mode:
             return run(mode.nudge if nudged else as_it_is, mode.stored)

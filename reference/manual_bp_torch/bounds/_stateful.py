@@ -9,13 +9,15 @@ forms are covered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from manual_bp_torch.bounds._model import Alternative, Bound, Precision
+from manual_bp_torch.bounds._model import Alternative, Bound, Later, Precision
 
 #: Four roundings of the optimiser's scalars (1 - beta^t and the like): in double, whatever the dtype of the parameters.
 _SCALAR = 2.0**-51
@@ -53,22 +55,31 @@ def stateful_bounds(
 
 def in_single(
     optimizer: torch.optim.Optimizer, old: Tensor, g: Tensor, state: Mapping[str, Tensor], precision: Precision
-) -> dict[str, Alternative]:
-    """The same step with settings that were rounded to float32, by the same names, where that is another one.
+) -> Mapping[str, Sequence[Alternative]]:
+    """The same step with settings that were rounded to float32, by the same names, made when somebody looks at it.
 
     A program in float32 throughout has no other settings. 1 - 0.999 is off by 1e-5 of itself then, and all that is
     made of it.
     """
     name = type(optimizer).__name__
     if name == "SGD" or precision.u != 2.0**-24:
-        return {}
+        return defaultdict(tuple)
     options = dict(optimizer.param_groups[0])
     for key in ("lr", "eps", "weight_decay"):
         options[key] = _float32(options[key])
     options["betas"] = tuple(map(_float32, options["betas"]))
-    found = _adam(options, old, g, state, precision, decoupled=name == "AdamW", scalar=0.5 * _POWER)
     reason = _SINGLE.format(1 - options["betas"][1])
-    return {key: Alternative(value, e, reason) for key, (value, e) in found.items() if key != "step"}
+
+    @cache
+    def step() -> dict[str, tuple[Tensor, Tensor]]:
+        return _adam(options, old, g, state, precision, decoupled=name == "AdamW", scalar=0.5 * _POWER)
+
+    def made(key: str) -> Iterator[Alternative]:
+        if key != "step":
+            yield Alternative(*step()[key], reason)
+
+    keys = ("", "step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    return {key: Later(partial(made, key)) for key in keys}
 
 
 def _float32(value: float | Tensor) -> float:
