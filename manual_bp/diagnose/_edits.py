@@ -72,9 +72,9 @@ def _one_reader(old: Node, new: Node, readers: Readers) -> Iterator[tuple[Node, 
     """Each reader as it was and with the edit, where the part, or the next one around it, has several."""
     while len(readers[old]) == 1:
         ((reader, i),) = readers[old]
-        old, new = reader, reader.with_args((*reader.args[:i], new, *reader.args[i + 1 :]))
+        old, new = reader, reader.with_arg(i, new)
     for reader, i in readers[old][:PLACES]:
-        yield reader, reader.with_args((*reader.args[:i], new, *reader.args[i + 1 :]))
+        yield reader, reader.with_arg(i, new)
 
 
 def _place(root: Node, reader: Node) -> str:
@@ -156,7 +156,7 @@ def _terms_per(s: Setting, part: Node) -> Iterator[Edit]:
                 if n > 1:
                     word = axis_word(s.kind_of(name), len(s.shape_of(leaf)), axis)
                     more = mul(term, node("count", leaf, axes=(axis,)))
-                    new = part.with_args((*part.args[:i], more, *part.args[i + 1 :]))
+                    new = part.with_arg(i, more)
                     text = f"{term.says or 'a term'} is added once for each {word} of {called}"
                     yield Edit(identifier="term-doubled", name=text, tree=exchange(s.root, part, new), cost=1.7)
 

@@ -111,13 +111,13 @@ def _maximum(part: Node, _: Any) -> Iterator[PartEdit]:
         "min-for-max",
         "the smallest element of each window, not the largest",
         1.5,
-        scaled(replace(part, args=(scaled(part.args[0], -1.0),)), -1.0),
+        scaled(part.with_args((scaled(part.args[0], -1.0),)), -1.0),
     )
     yield (
         "absolute-value",
         "the largest absolute value of each window",
         1.5,
-        replace(part, args=(fn("abs", part.args[0]),)),
+        part.with_args((fn("abs", part.args[0]),)),
     )
 
 

@@ -44,6 +44,10 @@ class Node:
         """The same operation applied to something else."""
         return Node(self.op, args, self.options, self.says)
 
+    def with_arg(self, i: int, new: Node) -> Node:
+        """The same with one argument exchanged."""
+        return self.with_args((*self.args[:i], new, *self.args[i + 1 :]))
+
     def called(self, says: str) -> Node:
         """The same under another name."""
         return replace(self, says=says)
@@ -128,7 +132,7 @@ def put(root: Node, path: Path, new: Node) -> Node:
     if not path:
         return new
     i = path[0]
-    return root.with_args((*root.args[:i], put(root.args[i], path[1:], new), *root.args[i + 1 :]))
+    return root.with_arg(i, put(root.args[i], path[1:], new))
 
 
 def exchange(root: Node, old: Node, new: Node) -> Node:

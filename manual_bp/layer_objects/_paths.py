@@ -10,6 +10,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -67,10 +68,10 @@ def _key(text: str, path: str) -> Key:
 
 
 @cache
-def _alternatives(path: str) -> tuple[tuple[str, _Step, tuple[_Step, ...]], ...]:
-    """Each of the paths that ``|`` separates: how it begins, as text and as a step, and the steps that follow."""
-    every = [parse(one) for one in path.split("|")]
-    return tuple((str(first), first, tuple(rest)) for first, *rest in every)
+def _alternatives(path: str) -> tuple[tuple[_Step, tuple[tuple[_Step, ...], ...]], ...]:
+    """The paths that ``|`` separates, in their order: a first step, and what follows it in each that begins with it."""
+    alike = groupby(map(parse, path.split("|")), key=lambda steps: steps[0])
+    return tuple((first, tuple(steps[1:] for steps in every)) for first, every in alike)
 
 
 def read(layer: Any, path: str) -> Any:
@@ -78,17 +79,18 @@ def read(layer: Any, path: str) -> Any:
 
     A parameter object (an array with its gradient beside it) counts as its array.
     """
-    begun: dict[str, Any] = {}
-    for start, first, rest in _alternatives(path):
-        if start not in begun:  # of hundreds of paths most begin alike, and lead nowhere
-            begun[start] = _step(layer, *first)
-        value = begun[start]
-        for kind, key in rest:
-            if value is None:
-                break
-            value = _step(value, kind, key)
-        if value is not None and not callable(value):
-            return unboxed(value)
+    for first, every in _alternatives(path):
+        begun = _step(layer, *first)
+        if begun is None:  # of hundreds of paths most begin where nothing is
+            continue
+        for rest in every:
+            value = begun
+            for kind, key in rest:
+                value = _step(value, kind, key)
+                if value is None:
+                    break
+            if value is not None and not callable(value):
+                return unboxed(value)
     return None
 
 
