@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from manual_bp.compare import Alternative, Item
+from manual_bp.guards import one_hot, softmax
 from manual_bp.trace import GRAD, Array
 
 _REASON = "(p − y) / n, softmax and cross-entropy derived as one"
@@ -46,14 +47,13 @@ def fused(
     for name in names:
         base = name.removesuffix(GRAD)
         right, x = reference.get(name), reference.get(base)
-        if base == name or right is None or x is None or x.ndim < 2 or right.shape != x.shape:
+        if base == name or right is None or x is None or x.ndim < 2 or right.shape != x.shape or not x.size:
             continue
         logits = own.get(base, x)
-        for y in (y for y in targets if isinstance(y, np.ndarray)):
-            for count, value, e in _forms(x, y, u):
-                if bool((np.abs(value - right) <= 2 * e + 2 * u * np.abs(right)).all()) and logits.shape == x.shape:
-                    value, e = next((v, e) for n, v, e in _forms(logits, y, u) if n == count)
-                    found[name] = Alternative(value=value, allowed=2 * e, reason=_REASON)
+        for y in (y for y in targets if isinstance(y, np.ndarray) and logits.shape == x.shape):
+            for form, of_own in zip(_forms(x, y, u), _forms(logits, y, u), strict=True):
+                if bool((np.abs(form.value - right) <= form.allowed + 2 * u * np.abs(right)).all()):
+                    found[name] = of_own
     return tuple(
         replace(item, alternatives=(*item.alternatives, found[item.quantity.name]))
         if item.quantity.name in found
@@ -62,22 +62,18 @@ def fused(
     )
 
 
-def _forms(x: Array, y: Array, u: float) -> Iterator[tuple[float, Array, Array]]:
-    """For the mean and the sum over the rows: what is divided by, the gradient, and how far off it may be."""
-    if not x.size:
-        return
+def _forms(x: Array, y: Array, u: float) -> Iterator[Alternative]:
+    """The gradient of the mean over the rows, and that of the sum."""
     if y.dtype.kind in "iu" and y.shape == x.shape[:-1]:
-        counts = (y >= 0) & (y < x.shape[-1])  # an index beside the classes is one to ignore
-        one_hot = np.eye(x.shape[-1])[np.where(counts, y, 0)]
+        t, counts = one_hot(y, x.shape[-1])
     elif y.shape == x.shape and bool((np.abs(y.sum(-1) - 1) <= 8 * y.shape[-1] * u).all()):
-        counts, one_hot = np.ones(y.shape[:-1], dtype=bool), np.asarray(y, np.float64)
+        t, counts = np.asarray(y, np.float64), np.ones(y.shape[:-1], dtype=bool)
     else:
         return
-    shifted = np.asarray(x, np.float64) - x.max(-1, keepdims=True)
-    p = np.exp(shifted)
-    p /= p.sum(-1, keepdims=True)
+    wide = np.asarray(x, np.float64)
+    p = softmax(wide)
     # the exponent is off by u of itself, the exponential, the sum over n classes and the quotient by some u
-    off = u * p * (np.abs(shifted) + x.shape[-1] + 8)
-    for count in (float(max(1, counts.sum())), 1.0):
-        value = (p - one_hot) * counts[..., None] / count
-        yield count, value, (off + 2 * u * np.abs(p - one_hot)) * counts[..., None] / count
+    off = u * p * (np.abs(wide - wide.max(-1, keepdims=True)) + x.shape[-1] + 8) + 2 * u * np.abs(p - t)
+    for count in (max(1, counts.sum()), 1):
+        weight = counts[..., None] / count
+        yield Alternative(value=(p - t) * weight, allowed=2 * off * weight, reason=_REASON)

@@ -120,9 +120,8 @@ def _forms(loss: LogLoss, x: Array, y: Array, u: float, sizes: tuple[float, ...]
     examples = len(x)
     rows = loss.kind in ("softmax", "classes")
     if rows and t.dtype.kind in "iu":
-        counts = (t >= 0) & (t < x.shape[-1])  # an index beside the classes is one to ignore
+        t, counts = one_hot(t, x.shape[-1])
         examples = int(counts.sum())
-        t = np.eye(x.shape[-1])[np.where(counts, t, 0)] * counts[..., None]
     count = 1.0 if loss.reduction == "sum" else float(examples if rows else x.size)
     if not count or t.shape != x.shape:  # of no examples, or of another kind
         return
@@ -141,14 +140,25 @@ def _forms(loss: LogLoss, x: Array, y: Array, u: float, sizes: tuple[float, ...]
             yield np.asarray(-inside.sum() / count), np.asarray(e_loss), dx, e_dx, form.format(eps)
 
 
+def one_hot(y: Array, classes: int) -> tuple[Array, Array]:
+    """Class indices as rows, of zeros for an index beside the classes, which is one to ignore; and which count."""
+    counts = (y >= 0) & (y < classes)
+    return np.eye(classes)[np.where(counts, y, 0)] * counts[..., None], counts
+
+
+def softmax(x: Array) -> Array:
+    """Over the last axis."""
+    shifted = np.exp(x - x.max(-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(-1, keepdims=True))
+
+
 def _probabilities(kind: str, x: Array) -> Array:
     if kind in ("probability", "classes"):
         return x
     if kind == "sigmoid":
         e = np.exp(-np.abs(x))
         return np.asarray(np.where(x < 0, e, 1.0) / (1 + e))
-    shifted = np.exp(x - x.max(-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(-1, keepdims=True))
+    return softmax(x)
 
 
 def _through(kind: str, p: Array, g: Array) -> Array:

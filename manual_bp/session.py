@@ -76,8 +76,6 @@ class Session:
         self.evidence: Evidence | None = None
         self.log_loss: LogLoss | None = None
         self.refusal: ManualBPError | None = None
-        #: Whether the reference has gradients that are not finite on the probe that was looked at last.
-        self.beyond = False
 
     def _from_candidate(self, name: str, array: Array) -> Array:
         """x and y may be given as the candidate stores them."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from manual_bp.inputs import mapped, named
+from manual_bp.inputs import mapped, named, rebuilt
 from manual_bp.report import ProbeInfo
 from manual_bp.trace import Array
 
@@ -122,19 +122,16 @@ def within(x: Array, y: Any, *, seed: int) -> list[Variant]:
 
 def _inputs(rng: np.random.Generator, x: Any, draw: _Draw) -> Any:
     """All inputs, redrawn; whole numbers stay, they are indices, and so do masks and labels beside other inputs."""
-    floating = [part for part in named(x).values() if isinstance(part, np.ndarray) and part.dtype.kind == "f"]
-    alone = all(map(_is_mask, floating))
-
-    def redrawn(part: Any) -> Any:
-        drawn = isinstance(part, np.ndarray) and part.dtype.kind == "f" and (alone or not _is_mask(part))
-        return draw(rng, part) if drawn else part
-
-    return mapped(x, redrawn)
+    floating = {n: part for n, part in named(x).items() if isinstance(part, np.ndarray) and part.dtype.kind == "f"}
+    masks = {n for n, part in floating.items() if _is_mask(part)} if len(floating) > 1 else set()
+    drawn = floating.keys() - (masks if len(masks) < len(floating) else set())
+    return rebuilt(x, {n: draw(rng, part) if n in drawn else part for n, part in named(x).items()})
 
 
 def _is_mask(part: Array) -> bool:
     """Whether it holds two different numbers: a mask, scaled or not, an adjacency, labels of -1 and 1."""
-    return len(np.unique(part)) == 2
+    others = part[part != part.flat[0]] if part.size else part
+    return bool(others.size and (others == others[0]).all())
 
 
 def _normal(rng: np.random.Generator, like: Array) -> Array:

@@ -160,7 +160,8 @@ def judge_probes(
             # it never looked at the weights it was given, so it has its own: others would only make it look wrong
             probe = replace(probe, params=session.params)
         try:
-            found, said, blind = judge_probe(session, probe, run, judging)
+            drawn = replace(judging, drawn=generated and bool(done))
+            found, said, blind = judge_probe(session, probe, run, drawn)
         except KeyboardInterrupt as error:
             if not checks:
                 what = "interrupted before anything could be judged"
@@ -170,11 +171,9 @@ def judge_probes(
         except ManualBPError as error:
             if error is not session.refusal or not generated or probe is chosen[0][0]:
                 raise
-            why = str(error.__cause__).strip().splitlines() or [error.what]
-            session.note(f"probe {probe.name} is left out: the reference cannot work with it: {why[0]}")
-            continue
-        if generated and done and session.beyond and any(check.status in FAULTY for check in found):
-            session.note(f"probe {probe.name} is left out: the reference has gradients there that are not finite")
+            lines = str(error.__cause__ or "").strip().splitlines()
+            why = f"the reference cannot work with it: {lines[0]}" if lines else error.what
+            session.note(f"probe {probe.name} is left out: {why}")
             continue
         checks += found
         findings += said
@@ -212,7 +211,7 @@ def _more(session: Session, run: Run, strict_kinks: bool) -> Callable[[str], lis
                     continue
                 own = probe if session.params_used else replace(probe, params=session.params)
                 try:
-                    judge_probe(session, own, run, Judging(strict_kinks=strict_kinks))
+                    judge_probe(session, own, run, Judging(strict_kinks=strict_kinks, drawn=True))
                 except ManualBPError as error:
                     if probe is not other and error is not session.refusal:  # either side may be made for one number
                         raise
@@ -232,6 +231,8 @@ class Judging:
     strict_kinks: bool = False
     formulas: Mapping[str, Equation] = field(default_factory=dict)
     keep: Kept | None = None
+    #: Whether the probe was drawn here: it may lie outside of what the reference is made for.
+    drawn: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,7 +266,6 @@ def observe(session: Session, probe: Variant, run: Run) -> Observed:
             session.refusal = error
         raise
     session.params_used |= given.used
-    session.beyond = not session.finite(found)
     trace, misfits = to_trace(reported, naming, expected, shapes, session.dtype)
     refuse_clash({*trace, *misfits}, trace, named(probe.x), structure.segments)
     for name in session.program.frozen():
@@ -340,6 +340,9 @@ def judge_observed(
         text = f"the candidate changed {name!r}, which it was given, in place; work on a copy"
         findings.append(Finding(kind="mutation", name=name, step=name, text=text, probes=(probe.name,)))
         checks = blame_mutation(checks, items, name, text, probe.name)
+    if judging.drawn and any(c.status in FAULTY for c in checks) and not session.finite(found):
+        session.refusal = ManualBPError("the reference has gradients there that are not finite")
+        raise session.refusal
     if judging.keep is not None:
         judging.keep.add(probe.name, wanted, trace, checks)
     # without a loss the candidate was given what comes back to the output
