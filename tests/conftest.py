@@ -25,8 +25,18 @@ settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+def _seed() -> None:
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """What a file of tests makes as it is imported is the same whichever files came before it, in whatever order."""
+    if isinstance(collector, pytest.Module):
+        _seed()
+
+
 @pytest.fixture(autouse=True)
 def _the_same_weights_in_any_order() -> None:
     """A module that a test makes has the same weights whichever tests ran before it."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
+    _seed()

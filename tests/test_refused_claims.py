@@ -18,7 +18,6 @@ from manual_bp_torch.judge import Judge  # isort: skip  # the torch side, after 
 RNG = np.random.default_rng(2)
 X = RNG.standard_normal((5, 4))
 Y = (RNG.random((5, 2)) > 0.5).astype(float)
-torch.manual_seed(1)  # what is forgotten shows where a number lies outside of [0, 1]
 REFERENCE = nn.Sequential(nn.Linear(4, 2), nn.Sigmoid())
 
 
